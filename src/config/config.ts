@@ -1,0 +1,68 @@
+// The configuration of each role, resolved: every default applied, every value checked, frozen.
+import type { RetentionRules } from "../domain/retention-policy.ts";
+
+export type TlsFiles = { serverCertPath: string; clientCertPath: string; clientKeyPath: string };
+
+export type SourceConfig = {
+  /** Connection string (URI or key/value) for replication. */
+  dsn: string;
+  /** Connection string for ordinary sessions. */
+  standardDsn: string;
+  slot: string;
+  standbyMessageTimeoutMs: number;
+  bufferBytes: number;
+};
+
+export type ClientConfig = {
+  source?: SourceConfig;
+  clusterName: string;
+  base?: TlsFiles & { url?: string; tier2Url?: string };
+  wal?: TlsFiles & { address?: string; tier2Address?: string };
+  tier1Retention: RetentionRules;
+  tier2Retention: RetentionRules;
+  tier1Enabled: boolean;
+  tier2BackupEnabled: boolean;
+  tier2RecoveryEnabled: boolean;
+  walPrefetch: { count: number; maxConcurrentDownloads: number };
+};
+
+export type KeyFiles = { encryptionKeyFile: string; identityFile: string };
+
+export type S3Config = {
+  bucketName: string;
+  region: string;
+  /** URL; when set, addressing is path-style. */
+  endpoint?: string;
+  /** Without slashes at the ends; empty: the bucket's root. Base under `<prefix>/base/`, WAL under `<prefix>/wals/`. */
+  prefix: string;
+  accessKeyId?: string;
+  secretAccessKey?: string;
+  sessionToken?: string;
+  customCaBundleFile?: string;
+};
+
+export type Tier1Config = KeyFiles & {
+  base: { cache: string; repository: string; listenAddress: string };
+  wal: { listenAddress: string; path: string };
+};
+
+export type Tier2Config = KeyFiles & {
+  baseListenAddress: string;
+  walListenAddress: string;
+  cache: string;
+  s3: S3Config;
+};
+
+export type ServerConfig = {
+  tls: { cert: string; key: string; clientCaCert: string };
+  tier1?: Tier1Config;
+  tier2?: Tier2Config;
+  /** Required with tier 1. */
+  queueDirectory?: string;
+  /** `host:port` of health and console. */
+  consoleListenAddress: string;
+  adminSocketPath: string;
+};
+
+/** Environment that is passed on to telemetry and to child processes; read from the process once, in main.ts. */
+export type Environment = Readonly<Record<string, string | undefined>>;

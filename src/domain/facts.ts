@@ -1,0 +1,20 @@
+// Facts: what happened, with amounts. Machines emit them, IO actors report them; telemetry/metrics.ts turns amounts into
+// metrics. Times are not in a fact: whoever records it knows when.
+
+export type Fact =
+  /** Raw WAL bytes arrived at the server and passed the checks at the door. */
+  | { type: "wal.received"; cluster: string; bytes: number }
+  /** Stored bytes (after compression and encryption) became durable on tier 1. */
+  | { type: "wal.durable"; cluster: string; bytes: number }
+  /** A WAL file is complete on tier 1. */
+  | { type: "wal.stored"; cluster: string; name: string; rawBytes: number; sendToTier2: boolean; traceparent?: string }
+  /** A WAL file is confirmed on tier 2; `bytes` as stored there. */
+  | { type: "segment.offloaded"; cluster: string; name: string; bytes: number }
+  | { type: "segment.abandoned"; cluster: string; name: string; reason: string }
+  /** Verdicts of a backup's verification on tier 2. */
+  | { type: "relay.verified"; cluster: string; backup: string }
+  | { type: "relay.corrupt"; cluster: string; backup: string; reason: string }
+  | { type: "relay.finished"; cluster: string; backup: string };
+
+export type FactOf<T extends Fact["type"]> = Extract<Fact, { type: T }>;
+export type Report = (fact: Fact) => void;

@@ -1,0 +1,19 @@
+import { defineConfig } from "vitest/config";
+
+// One project per layer, so that `unit` and `spec` run alone in seconds. The layers below them use real servers.
+const layer = (name: string, testTimeout: number) => ({
+  test: {
+    name,
+    include: [`test/${name}/**/*.test.ts`],
+    testTimeout,
+    hookTimeout: Math.max(testTimeout, 10_000),
+    pool: "forks" as const,
+  },
+});
+
+export default defineConfig({
+  test: {
+    maxWorkers: 2,
+    projects: [layer("unit", 10_000), layer("spec", 60_000), layer("integration", 120_000), layer("e2e", 300_000)],
+  },
+});
