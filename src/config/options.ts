@@ -1,0 +1,210 @@
+// Every option of the configuration files, once: key (path in the YAML file), value, default, help. The environment name
+// follows from the key. Parser, validation, reference page and chart schema come from here.
+import { z } from "zod";
+
+export type ConfigRole = "server" | "client";
+export type OptionSpec = {
+  /** Path in the file, dotted, snake case. */
+  key: string;
+  /** Checks and converts; environment values arrive as text. */
+  schema: z.ZodType;
+  /** For people: what is accepted. */
+  accepts: string;
+  /** Default as written in a file; without one the key is optional unless `required`. */
+  default?: string | number | boolean;
+  /** Required when its section is used: the first part(s) of the key, or "always". */
+  required?: boolean;
+  unit?: string;
+  /** Never shown in messages, logs or the reference's examples. */
+  secret?: boolean;
+  /** Other keys under which the same value is accepted. */
+  aliases?: string[];
+  help: string;
+};
+
+const text = z.coerce.string().trim().min(1);
+const path = text;
+const bool = z.union([z.boolean(), z.enum(["true", "false", "1", "0"]).transform((v) => v === "true" || v === "1")]);
+const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+/** `host:port`, `[v6]:port` or `:port` (all interfaces). */
+const address = text
+  .regex(/^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*):\d{1,5}$/)
+  .refine((v) => Number(v.slice(v.lastIndexOf(":") + 1)) <= 65535);
+const url = (schemes: string[]) =>
+  text.refine((v) => URL.canParse(v) && schemes.includes(new URL(v).protocol.slice(0, -1)));
+
+const option = (
+  key: string,
+  schema: z.ZodType,
+  accepts: string,
+  help: string,
+  more: Partial<OptionSpec> = {},
+): OptionSpec => ({
+  key,
+  schema,
+  accepts,
+  help,
+  ...more,
+});
+const file = (key: string, help: string, more: Partial<OptionSpec> = {}) =>
+  option(key, path, "path of a file", help, { required: true, ...more });
+const directory = (key: string, help: string, more: Partial<OptionSpec> = {}) =>
+  option(
+    key,
+    path.refine((v) => v.startsWith("/")),
+    "absolute path of a directory",
+    help,
+    { required: true, ...more },
+  );
+const listen = (key: string, help: string, more: Partial<OptionSpec> = {}) =>
+  option(key, address, "host:port", help, { required: true, ...more });
+
+export const serverOptions: readonly OptionSpec[] = [
+  file("tls.cert", "Certificate of the server (PEM), for all its ports."),
+  file("tls.key", "Private key of tls.cert (PEM)."),
+  file("tls.client_ca_cert", "CA certificates (PEM) that client certificates must be signed by."),
+  file("tier1.encryption_key_file", "age-encrypted file with the pass-phrase of tier 1."),
+  file(
+    "tier1.identity_file",
+    "age identity that opens tier1.encryption_key_file; not accessible to others (mode 0600 or 0640).",
+  ),
+  directory("tier1.base.cache", "Cache of the base backup repository."),
+  directory("tier1.base.repository", "Base backup repository of tier 1."),
+  listen("tier1.base.listen_address", "Address of the base backup repository server, usually :51515."),
+  listen("tier1.wal.listen_address", "Address of the WAL service, usually :52000."),
+  directory("tier1.wal.path", "WAL store of tier 1."),
+  file("tier2.encryption_key_file", "age-encrypted file with the pass-phrase of tier 2."),
+  file("tier2.identity_file", "age identity that opens tier2.encryption_key_file."),
+  listen("tier2.base_listen_address", "Address of the tier 2 base backup repository server, usually :51516."),
+  listen("tier2.wal_listen_address", "Address of the tier 2 WAL service, usually :52001."),
+  directory("tier2.cache", "Cache of the tier 2 repository; not the one of tier 1."),
+  option("tier2.s3.enabled", bool, "true or false", "Use S3 as tier 2; required for --tier2.", { default: false }),
+  option(
+    "tier2.s3.bucket_name",
+    text.regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/),
+    "name of a bucket, 3 to 63 characters",
+    "Bucket of tier 2. It must exist.",
+    { required: true },
+  ),
+  option("tier2.s3.region", text, "name of a region", "Region of the bucket; AWS_REGION when unset.", {
+    required: true,
+  }),
+  option(
+    "tier2.s3.endpoint",
+    url(["http", "https"]),
+    "http:// or https:// URL",
+    "Endpoint of an S3 server other than AWS; switches to path-style addressing.",
+  ),
+  option(
+    "tier2.s3.prefix",
+    z.coerce
+      .string()
+      .trim()
+      .transform((v) => v.replace(/^\/+|\/+$/g, "")),
+    "key prefix",
+    "Everything is stored below it; one server per prefix.",
+    { default: "" },
+  ),
+  option(
+    "tier2.s3.access_key_id",
+    text,
+    "access key",
+    "Static credentials, both or neither; neither: the default credential chain.",
+    { secret: true },
+  ),
+  option("tier2.s3.secret_access_key", text, "secret key", "Secret of tier2.s3.access_key_id.", { secret: true }),
+  option("tier2.s3.session_token", text, "session token", "For temporary credentials.", { secret: true }),
+  file("tier2.s3.custom_ca_bundle_file", "CA certificates (PEM) in place of the system's.", { required: false }),
+  directory("queue_directory", "Directory of the task queue; required with tier 1."),
+  option(
+    "console_listen_address",
+    address,
+    "host:port",
+    "Address of the statechart console and of /healthz and /readyz.",
+    { default: "127.0.0.1:9474" },
+  ),
+];
+
+const retention = (tier: "tier1" | "tier2"): OptionSpec[] =>
+  (["latest", "hourly", "daily", "weekly", "monthly", "annual"] as const).map((rule) =>
+    option(
+      `${tier}_retention.keep_${rule}`,
+      integer(0, 1_000_000),
+      "0 to 1000000",
+      `Backups kept on ${tier.replace("tier", "tier ")} by the rule "${rule}"; 0 switches the rule off.`,
+      {
+        ...(tier === "tier1" && { aliases: [`retention.keep_${rule}`] }),
+      },
+    ),
+  );
+
+export const clientOptions: readonly OptionSpec[] = [
+  option("source.dsn", text, "connection string with replication=yes", "Replication connection to PostgreSQL.", {
+    required: true,
+    secret: true,
+  }),
+  option("source.standard_dsn", text, "connection string", "Ordinary connection to PostgreSQL.", {
+    required: true,
+    secret: true,
+  }),
+  option(
+    "source.slot",
+    text.regex(/^[a-z0-9_]{1,63}$/),
+    "a to z, 0 to 9, _",
+    "Physical replication slot; made when missing.",
+    { required: true },
+  ),
+  option(
+    "source.standby_message_timeout_seconds",
+    integer(1, 3600),
+    "1 to 3600",
+    "Longest time between two status messages to PostgreSQL.",
+    { default: 10, unit: "s" },
+  ),
+  option("source.buffer_size", integer(8192, 8 << 20), "8192 to 8388608", "Largest block of WAL sent at once.", {
+    default: 2 << 20,
+    unit: "By",
+  }),
+  option(
+    "client.cluster_name",
+    text,
+    "name of the cluster",
+    "Must be the part behind @ in the CN of the client certificate.",
+    { required: true },
+  ),
+  option(
+    "client.base.url",
+    url(["https"]),
+    "https:// URL",
+    "Base backup repository server of tier 1, usually https://host:51515.",
+  ),
+  option("client.base.tier2_url", url(["https"]), "https:// URL", "The same of tier 2, usually https://host:51516."),
+  file("client.base.server_cert_path", "Certificates (PEM) the base repository server is trusted by."),
+  file("client.base.client_cert_path", "Client certificate (PEM) with CN user@cluster."),
+  file("client.base.client_key_path", "Private key of the client certificate (PEM)."),
+  option("client.wal.address", address, "host:port", "WAL service of tier 1, usually host:52000."),
+  option("client.wal.tier2_address", address, "host:port", "WAL service of tier 2, usually host:52001."),
+  file("client.wal.server_cert_path", "Certificates (PEM) the WAL service is trusted by."),
+  file("client.wal.client_cert_path", "Client certificate (PEM) with CN user@cluster."),
+  file("client.wal.client_key_path", "Private key of the client certificate (PEM)."),
+  ...retention("tier1"),
+  ...retention("tier2"),
+  option("tier1_enabled", bool, "true or false", "Informational: tier 1 is served.", { default: true }),
+  option("tier2_backup_enabled", bool, "true or false", "Send WAL and backups on to tier 2.", { default: false }),
+  option("tier2_recovery_enabled", bool, "true or false", "Read from tier 2 when recovering.", { default: false }),
+  option(
+    "wal_prefetch.count",
+    integer(0, 64),
+    "0 to 64",
+    "WAL segments fetched ahead while recovering; 0 switches it off.",
+    { default: 2 },
+  ),
+  option("wal_prefetch.max_concurrent_downloads", integer(1, 32), "1 to 32", "Downloads at once while recovering.", {
+    default: 4,
+  }),
+];
+
+/** Environment variable of an option: its key, upper case, with `_`. */
+export function variableOf(option: Pick<OptionSpec, "key">): string {
+  return option.key.replaceAll(".", "_").toUpperCase();
+}

@@ -1,0 +1,200 @@
+import { expect, test } from "vitest";
+import { stringify } from "yaml";
+import { clientOptions, serverOptions, variableOf } from "../../../src/config/options.ts";
+import { resolveClientConfig, resolveServerConfig } from "../../../src/config/resolve.ts";
+import { KlioError } from "../../../src/errors.ts";
+
+const server = {
+  tls: { cert: "/tls/server.crt", key: "/tls/server.key", client_ca_cert: "/tls/ca.crt" },
+  tier1: {
+    encryption_key_file: "/keys/t1.age",
+    identity_file: "/keys/t1.identity",
+    base: { cache: "/cache1", repository: "/data/base", listen_address: ":51515" },
+    wal: { listen_address: ":52000", path: "/data/wal" },
+  },
+  tier2: {
+    encryption_key_file: "/keys/t2.age",
+    identity_file: "/keys/t2.identity",
+    base_listen_address: ":51516",
+    wal_listen_address: ":52001",
+    cache: "/cache2",
+    s3: { enabled: true, bucket_name: "backups", region: "eu-central-1", prefix: "/team/a/" },
+  },
+  queue_directory: "/queue",
+};
+const both = { tier1: true, tier2: true, adminSocketPath: "/run/admin", where: "klio.yaml" };
+const client = {
+  source: {
+    dsn: "postgresql://u:geheim@h/db?replication=yes",
+    standard_dsn: "postgresql://u:geheim@h/db",
+    slot: "klio",
+  },
+  client: {
+    cluster_name: "alpha",
+    base: { url: "https://server:51515", server_cert_path: "/s", client_cert_path: "/c", client_key_path: "/k" },
+    wal: { address: "server:52000", server_cert_path: "/s", client_cert_path: "/c", client_key_path: "/k" },
+  },
+};
+const all = ["source", "base", "wal"] as const;
+
+function faultsOf(run: () => unknown): KlioError {
+  try {
+    run();
+  } catch (error) {
+    if (error instanceof KlioError) return error;
+    throw error;
+  }
+  throw new Error("no fault was reported");
+}
+
+test("a whole server configuration is resolved, defaults applied", () => {
+  const { config, warnings } = resolveServerConfig(stringify(server), {}, both);
+  expect(warnings).toEqual([]);
+  expect(config).toEqual({
+    tls: { cert: "/tls/server.crt", key: "/tls/server.key", clientCaCert: "/tls/ca.crt" },
+    tier1: {
+      encryptionKeyFile: "/keys/t1.age",
+      identityFile: "/keys/t1.identity",
+      base: { cache: "/cache1", repository: "/data/base", listenAddress: ":51515" },
+      wal: { listenAddress: ":52000", path: "/data/wal" },
+    },
+    tier2: {
+      encryptionKeyFile: "/keys/t2.age",
+      identityFile: "/keys/t2.identity",
+      baseListenAddress: ":51516",
+      walListenAddress: ":52001",
+      cache: "/cache2",
+      s3: { bucketName: "backups", region: "eu-central-1", prefix: "team/a" },
+    },
+    queueDirectory: "/queue",
+    consoleListenAddress: "127.0.0.1:9474",
+    adminSocketPath: "/run/admin",
+  });
+});
+
+test("environment over file; an empty variable is an unset one; AWS_REGION fills in", () => {
+  const env = { TIER1_WAL_PATH: "/env/wal", TIER1_BASE_CACHE: "", TIER2_S3_BUCKET_NAME: "from-env" };
+  const { config } = resolveServerConfig(stringify(server), env, both);
+  expect([config.tier1?.wal.path, config.tier1?.base.cache, config.tier2?.s3.bucketName]).toEqual([
+    "/env/wal",
+    "/cache1",
+    "from-env",
+  ]);
+  const { region: _, ...s3 } = server.tier2.s3;
+  const withoutRegion = stringify({ ...server, tier2: { ...server.tier2, s3 } });
+  expect(resolveServerConfig(withoutRegion, { AWS_REGION: "us-west-2" }, both).config.tier2?.s3.region).toBe(
+    "us-west-2",
+  );
+});
+
+test("a server can be configured by environment alone", () => {
+  const env = Object.fromEntries(
+    serverOptions.flatMap((o) => {
+      const value = o.key
+        .split(".")
+        .reduce<unknown>((at, key) => (at as Record<string, unknown> | undefined)?.[key], server);
+      return value === undefined ? [] : [[variableOf(o), String(value)]];
+    }),
+  );
+  expect(resolveServerConfig(undefined, env, both).config).toEqual(
+    resolveServerConfig(stringify(server), {}, both).config,
+  );
+});
+
+test("KLIO-CONFIG: all faults are reported together, with key, value and what is accepted", () => {
+  const bad = {
+    tls: { cert: "/c" },
+    tier1: { base: { cache: "relative", listen_address: "nowhere" }, wal: { listen_address: ":99999" } },
+    tier2: { cache: "/x", s3: { enabled: "perhaps", bucket_name: "A", endpoint: "ftp://x", access_key_id: "AKIA" } },
+  };
+  const { code, message, exit } = faultsOf(() => resolveServerConfig(stringify(bad), {}, both));
+  expect([code, exit]).toEqual(["KLIO-CONFIG", 64]);
+  for (const line of [
+    /in the configuration \(klio.yaml\)/,
+    /tls\.key: is missing .*TLS_KEY/,
+    /tier1\.base\.cache = "relative": must be absolute path/,
+    /tier1\.base\.listen_address = "nowhere": must be host:port/,
+    /tier1\.wal\.listen_address = ":99999"/,
+    /tier2\.s3\.enabled = "perhaps": must be true or false/,
+    /tier2\.s3\.bucket_name = "A"/,
+    /tier2\.s3\.endpoint = "ftp:\/\/x"/,
+    /give both or neither/,
+    /queue_directory: is missing/,
+  ])
+    expect(message).toMatch(line);
+  expect(message).not.toContain("AKIA");
+});
+
+test("tier 2 needs S3 enabled, a cache of its own and other ports than tier 1", () => {
+  const clash = {
+    ...server,
+    tier2: {
+      ...server.tier2,
+      cache: "/cache1",
+      wal_listen_address: ":52000",
+      s3: { ...server.tier2.s3, enabled: false },
+    },
+  };
+  const { message } = faultsOf(() => resolveServerConfig(stringify(clash), {}, both));
+  expect(message).toMatch(/S3 configuration is missing/);
+  expect(message).toMatch(/tier2\.cache = "\/cache1": must differ/);
+  expect(message).toMatch(/= :52000: is also the value of/);
+  expect(() => resolveServerConfig(stringify(clash), {}, { ...both, tier2: false })).not.toThrow();
+});
+
+test("no tier at all, a file that is no YAML, a file that is no mapping", () => {
+  expect(
+    faultsOf(() => resolveServerConfig(stringify(server), {}, { ...both, tier1: false, tier2: false })).message,
+  ).toMatch(/at least one tier/);
+  expect(faultsOf(() => resolveServerConfig("a: [", {}, both)).message).toMatch(/is not YAML/);
+  expect(faultsOf(() => resolveServerConfig("- a", {}, both)).message).toMatch(/is not a YAML mapping/);
+});
+
+test("unknown keys are told, not refused", () => {
+  const { warnings } = resolveServerConfig(stringify({ ...server, tier1: { ...server.tier1, wall: 1 } }), {}, both);
+  expect(warnings).toEqual(["unknown key tier1.wall is ignored"]);
+});
+
+test("a client configuration; sections only where a command needs them", () => {
+  const { config } = resolveClientConfig(
+    stringify({ ...client, tier1_retention: { keep_latest: 3 }, tier2_retention: { keep_daily: 0 } }),
+    {},
+    all,
+    "f",
+  );
+  expect(config).toMatchObject({
+    clusterName: "alpha",
+    source: { slot: "klio", standbyMessageTimeoutMs: 10_000, bufferBytes: 2_097_152 },
+    wal: { address: "server:52000" },
+    base: { url: "https://server:51515" },
+    tier1Retention: { keepLatest: 3 },
+    tier2Retention: { keepDaily: 0 },
+    walPrefetch: { count: 2, maxConcurrentDownloads: 4 },
+    tier2BackupEnabled: false,
+  });
+  const onlyWal = { client: { cluster_name: "alpha", wal: client.client.wal } };
+  expect(resolveClientConfig(stringify(onlyWal), {}, ["wal"], "f").config.source).toBeUndefined();
+  const { message } = faultsOf(() => resolveClientConfig(stringify(onlyWal), {}, all, "f"));
+  expect(message).toMatch(/source\.dsn: is missing/);
+  expect(message).toMatch(/client\.base\.url, client\.base\.tier2_url: at least one is required/);
+});
+
+test("`retention` is accepted for tier 1; secrets are not shown", () => {
+  const { config } = resolveClientConfig(stringify({ ...client, retention: { keep_weekly: 5 } }), {}, all, "f");
+  expect(config.tier1Retention).toEqual({ keepWeekly: 5 });
+  const bad = { ...client, source: { ...client.source, dsn: ["geheim"], slot: "No Slot" } };
+  const { message } = faultsOf(() => resolveClientConfig(stringify(bad), {}, all, "f"));
+  expect(message).toMatch(/source\.slot = "No Slot": must be a to z/);
+  expect(message).not.toContain("geheim");
+});
+
+test("every option has help, an accepted form, and a key and a variable of its own", () => {
+  for (const options of [serverOptions, clientOptions]) {
+    expect(new Set(options.map(variableOf)).size).toBe(options.length);
+    for (const o of options) {
+      expect(o.help, o.key).toMatch(/\.$/);
+      expect(o.accepts, o.key).not.toBe("");
+      if (o.default !== undefined) expect(o.schema.safeParse(o.default).success, o.key).toBe(true);
+    }
+  }
+});
