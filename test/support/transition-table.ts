@@ -1,0 +1,49 @@
+// A total table, states × events, run through the pure `transition()`: no actor is started, no clock runs.
+
+import { expect } from "vitest";
+import { type AnyMachineSnapshot, type AnyStateMachine, type SnapshotFrom, transition } from "xstate";
+
+/** A state as `a` or `a.b`; "ignored" means that the event changes nothing. */
+export type Expected = string;
+export type Table = Record<string, Record<string, Expected>>;
+
+/** `{a: {b: "c"}}` as "a.b.c"; regions of a parallel state joined by " & ". */
+export function stateName(value: unknown): string {
+  if (typeof value === "string") return value;
+  return Object.entries(value as Record<string, unknown>)
+    .map(([key, inner]) =>
+      typeof inner === "object" && Object.keys(inner as object).length === 0 ? key : `${key}.${stateName(inner)}`,
+    )
+    .join(" & ");
+}
+
+function stateValue(name: string): unknown {
+  const [first = "", ...rest] = name.split(".");
+  return rest.length === 0 ? first : { [first]: stateValue(rest.join(".")) };
+}
+
+/**
+ * Checks each cell. `context`: of every starting snapshot. `events`: one event object per key of a row (a key may carry a
+ * variant behind "/", as "xstate.done.actor.put/fatal").
+ */
+export function checkTransitionTable<M extends AnyStateMachine>(
+  machine: M,
+  context: SnapshotFrom<M>["context"],
+  table: Table,
+  events: Record<string, { type: string }>,
+): void {
+  for (const [state, row] of Object.entries(table)) {
+    expect(Object.keys(row).sort(), `row of ${state}`).toEqual(Object.keys(events).sort());
+    for (const [key, expected] of Object.entries(row)) {
+      const event = events[key];
+      if (event === undefined) throw new Error(`no event for ${key}`);
+      const before = machine.resolveState({ value: stateValue(state) as never, context });
+      const [after, actions] = transition(machine, before as never, event as never) as unknown as [
+        AnyMachineSnapshot,
+        unknown[],
+      ];
+      const same = stateName(after.value) === stateName(before.value) && actions.length === 0;
+      expect(same ? "ignored" : stateName(after.value), `${state} on ${key}`).toBe(expected);
+    }
+  }
+}
