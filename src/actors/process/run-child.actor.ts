@@ -69,16 +69,20 @@ function parentDeathSignal(): string | undefined {
   return setpriv;
 }
 
-/** Starts the program (absolute path) so that it dies with us where the system can do that. The pid is the program's. */
+/**
+ * Starts the program (absolute path) so that it dies with us where the system can do that. The pid is the program's.
+ * `detached` gives it a session of its own, so that a Ctrl-C at the terminal reaches only us.
+ */
 export function spawnTied(
   command: string,
   args: readonly string[],
   env: Readonly<Record<string, string>>,
+  options: { uid?: number; gid?: number; cwd?: string; detached?: boolean } = {},
 ): ChildProcessWithoutNullStreams {
   const tie = parentDeathSignal();
   const [program, argv] =
     tie === undefined ? [command, [...args]] : [tie, ["--pdeathsig", "KILL", "--", command, ...args]];
-  return spawn(program, argv, { env: { ...env }, stdio: "pipe" });
+  return spawn(program, argv, { ...options, env: { ...env }, stdio: "pipe" });
 }
 
 /** Actor logic for `childProcess.runChild`. Stopping the actor ends the child; `stopped` resolves when it is gone. */
