@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file klio/wal/v1/wal.proto.
  */
 export const file_klio_wal_v1_wal: GenFile = /*@__PURE__*/
-  fileDesc("ChVrbGlvL3dhbC92MS93YWwucHJvdG8SC2tsaW8ud2FsLnYxIqMBCgpQdXRSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIQCgh3YWxfbmFtZRgCIAEoCRIRCgl3YWxfYmxvY2sYAyABKAwSFAoMc2VnbWVudF9zaXplGAQgASgEEhUKDXNlbmRfdG9fdGllcjIYByABKAgSDgoGb2Zmc2V0GAggASgESgQIBRAGSgQIBhAHUgh0cmFjZV9pZFIHc3Bhbl9pZCIhCglQdXRSZXN1bHQSFAoMd3JpdHRlbl9zaXplGAEgASgEIjAKBlB1dEFjaxIUCgxkdXJhYmxlX3NpemUYASABKAQSEAoIY29tcGxldGUYAiABKAgiNAoKR2V0UmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSEAoId2FsX25hbWUYAiABKAkiNAoJR2V0UmVzdWx0EhEKCXdhbF9ibG9jaxgBIAEoDBIUCgxzZWdtZW50X3NpemUYAiABKAQiKgoSR2V0TWV0YWRhdGFSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCSJbChZSZXF1ZXN0V0FMU3RhcnRSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIRCglzeXN0ZW1faWQYAiABKAkSGAoQY3VycmVudF93YWxfbmFtZRgDIAEoCSJAChVSZXF1ZXN0V0FMU3RhcnRSZXN1bHQSEAoId2FsX25hbWUYASABKAkSFQoNcmVzdW1lX29mZnNldBgCIAEoBCJaChVSZXNldFdBTFN0cmVhbVJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEhEKCXN5c3RlbV9pZBgCIAEoCRIYChBjdXJyZW50X3dhbF9uYW1lGAMgASgJIigKFFJlc2V0V0FMU3RyZWFtUmVzdWx0EhAKCHdhbF9uYW1lGAEgASgJIkwKBldBTEdhcBImCgJ0cxgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFc3RhcnQYAiABKAkSCwoDZW5kGAMgASgJIkcKD0NsdXN0ZXJNZXRhZGF0YRIRCglzeXN0ZW1faWQYASABKAkSIQoEZ2FwcxgCIAMoCzITLmtsaW8ud2FsLnYxLldBTEdhcCLCAQoSQ2xvc2VCYWNrdXBSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRITCgtiYWNrdXBfbmFtZRgDIAEoCRIQCgh0aW1lbGluZRgEIAEoBRIRCglzdGFydF93YWwYBSABKAkSDwoHZW5kX3dhbBgGIAEoCRIUCgxzZWdtZW50X3NpemUYByABKAQSFQoNc2VuZF90b190aWVyMhgIIAEoCBIeChZ0aWVyMl9yZXRlbnRpb25fcG9saWN5GAkgASgJIkYKEUNsb3NlQmFja3VwUmVzdWx0EhYKDnRpZXIyX3NjaGVkdWxlGAEgASgIEhkKEW1pc3Npbmdfd2FsX2ZpbGVzGAIgAygJIkAKFU9wZW5SZXBvc2l0b3J5UmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSEQoJdXNlcl9uYW1lGAIgASgJImUKFE9wZW5SZXBvc2l0b3J5UmVzdWx0EgwKBHVzZXIYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSHwoXc2VydmVyX2NlcnRfZmluZ2VycHJpbnQYAyABKAkSDAoEcG9ydBgEIAEoDSJIChZNYWludGFpbkJhY2t1cHNSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIYChByZXRlbnRpb25fcG9saWN5GAIgASgJImQKFU1haW50YWluQmFja3Vwc1Jlc3VsdBIXCg9kZWxldGVkX2JhY2t1cHMYASADKAkSFwoPZGVsZXRlZF9vcnBoYW5zGAIgASgNEhkKEWRlbGV0ZWRfd2FsX2ZpbGVzGAMgASgNMr0FCgNXQUwSOAoDUHV0Ehcua2xpby53YWwudjEuUHV0UmVxdWVzdBoWLmtsaW8ud2FsLnYxLlB1dFJlc3VsdCgBEjgKA0dldBIXLmtsaW8ud2FsLnYxLkdldFJlcXVlc3QaFi5rbGlvLndhbC52MS5HZXRSZXN1bHQwARJMCgtHZXRNZXRhZGF0YRIfLmtsaW8ud2FsLnYxLkdldE1ldGFkYXRhUmVxdWVzdBocLmtsaW8ud2FsLnYxLkNsdXN0ZXJNZXRhZGF0YRJaCg9SZXF1ZXN0V0FMU3RhcnQSIy5rbGlvLndhbC52MS5SZXF1ZXN0V0FMU3RhcnRSZXF1ZXN0GiIua2xpby53YWwudjEuUmVxdWVzdFdBTFN0YXJ0UmVzdWx0ElcKDlJlc2V0V0FMU3RyZWFtEiIua2xpby53YWwudjEuUmVzZXRXQUxTdHJlYW1SZXF1ZXN0GiEua2xpby53YWwudjEuUmVzZXRXQUxTdHJlYW1SZXN1bHQSTgoLQ2xvc2VCYWNrdXASHy5rbGlvLndhbC52MS5DbG9zZUJhY2t1cFJlcXVlc3QaHi5rbGlvLndhbC52MS5DbG9zZUJhY2t1cFJlc3VsdBI6CgZTdHJlYW0SFy5rbGlvLndhbC52MS5QdXRSZXF1ZXN0GhMua2xpby53YWwudjEuUHV0QWNrKAEwARJXCg5PcGVuUmVwb3NpdG9yeRIiLmtsaW8ud2FsLnYxLk9wZW5SZXBvc2l0b3J5UmVxdWVzdBohLmtsaW8ud2FsLnYxLk9wZW5SZXBvc2l0b3J5UmVzdWx0EloKD01haW50YWluQmFja3VwcxIjLmtsaW8ud2FsLnYxLk1haW50YWluQmFja3Vwc1JlcXVlc3QaIi5rbGlvLndhbC52MS5NYWludGFpbkJhY2t1cHNSZXN1bHRiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("ChVrbGlvL3dhbC92MS93YWwucHJvdG8SC2tsaW8ud2FsLnYxIqMBCgpQdXRSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIQCgh3YWxfbmFtZRgCIAEoCRIRCgl3YWxfYmxvY2sYAyABKAwSFAoMc2VnbWVudF9zaXplGAQgASgEEhUKDXNlbmRfdG9fdGllcjIYByABKAgSDgoGb2Zmc2V0GAggASgESgQIBRAGSgQIBhAHUgh0cmFjZV9pZFIHc3Bhbl9pZCIhCglQdXRSZXN1bHQSFAoMd3JpdHRlbl9zaXplGAEgASgEIjAKBlB1dEFjaxIUCgxkdXJhYmxlX3NpemUYASABKAQSEAoIY29tcGxldGUYAiABKAgiNAoKR2V0UmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSEAoId2FsX25hbWUYAiABKAkiNAoJR2V0UmVzdWx0EhEKCXdhbF9ibG9jaxgBIAEoDBIUCgxzZWdtZW50X3NpemUYAiABKAQiKgoSR2V0TWV0YWRhdGFSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCSJbChZSZXF1ZXN0V0FMU3RhcnRSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIRCglzeXN0ZW1faWQYAiABKAkSGAoQY3VycmVudF93YWxfbmFtZRgDIAEoCSJAChVSZXF1ZXN0V0FMU3RhcnRSZXN1bHQSEAoId2FsX25hbWUYASABKAkSFQoNcmVzdW1lX29mZnNldBgCIAEoBCJaChVSZXNldFdBTFN0cmVhbVJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEhEKCXN5c3RlbV9pZBgCIAEoCRIYChBjdXJyZW50X3dhbF9uYW1lGAMgASgJIigKFFJlc2V0V0FMU3RyZWFtUmVzdWx0EhAKCHdhbF9uYW1lGAEgASgJIkwKBldBTEdhcBImCgJ0cxgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFc3RhcnQYAiABKAkSCwoDZW5kGAMgASgJIkcKD0NsdXN0ZXJNZXRhZGF0YRIRCglzeXN0ZW1faWQYASABKAkSIQoEZ2FwcxgCIAMoCzITLmtsaW8ud2FsLnYxLldBTEdhcCLCAQoSQ2xvc2VCYWNrdXBSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRITCgtiYWNrdXBfbmFtZRgDIAEoCRIQCgh0aW1lbGluZRgEIAEoBRIRCglzdGFydF93YWwYBSABKAkSDwoHZW5kX3dhbBgGIAEoCRIUCgxzZWdtZW50X3NpemUYByABKAQSFQoNc2VuZF90b190aWVyMhgIIAEoCBIeChZ0aWVyMl9yZXRlbnRpb25fcG9saWN5GAkgASgJIkYKEUNsb3NlQmFja3VwUmVzdWx0EhYKDnRpZXIyX3NjaGVkdWxlGAEgASgIEhkKEW1pc3Npbmdfd2FsX2ZpbGVzGAIgAygJIkAKFU9wZW5SZXBvc2l0b3J5UmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSEQoJdXNlcl9uYW1lGAIgASgJImUKFE9wZW5SZXBvc2l0b3J5UmVzdWx0EgwKBHVzZXIYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSHwoXc2VydmVyX2NlcnRfZmluZ2VycHJpbnQYAyABKAkSDAoEcG9ydBgEIAEoDSJIChZNYWludGFpbkJhY2t1cHNSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIYChByZXRlbnRpb25fcG9saWN5GAIgASgJImQKFU1haW50YWluQmFja3Vwc1Jlc3VsdBIXCg9kZWxldGVkX2JhY2t1cHMYASADKAkSFwoPZGVsZXRlZF9vcnBoYW5zGAIgASgNEhkKEWRlbGV0ZWRfd2FsX2ZpbGVzGAMgASgNIiYKDkxpc3RXQUxSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCSJXCg1MaXN0V0FMUmVzdWx0EgwKBG5hbWUYASABKAkSEwoLc3RvcmVkX3NpemUYAiABKAQSEAoIY29tcGxldGUYAyABKAgSEQoJc3RvcmVkX2F0GAQgASgEMoMGCgNXQUwSOAoDUHV0Ehcua2xpby53YWwudjEuUHV0UmVxdWVzdBoWLmtsaW8ud2FsLnYxLlB1dFJlc3VsdCgBEjgKA0dldBIXLmtsaW8ud2FsLnYxLkdldFJlcXVlc3QaFi5rbGlvLndhbC52MS5HZXRSZXN1bHQwARJMCgtHZXRNZXRhZGF0YRIfLmtsaW8ud2FsLnYxLkdldE1ldGFkYXRhUmVxdWVzdBocLmtsaW8ud2FsLnYxLkNsdXN0ZXJNZXRhZGF0YRJaCg9SZXF1ZXN0V0FMU3RhcnQSIy5rbGlvLndhbC52MS5SZXF1ZXN0V0FMU3RhcnRSZXF1ZXN0GiIua2xpby53YWwudjEuUmVxdWVzdFdBTFN0YXJ0UmVzdWx0ElcKDlJlc2V0V0FMU3RyZWFtEiIua2xpby53YWwudjEuUmVzZXRXQUxTdHJlYW1SZXF1ZXN0GiEua2xpby53YWwudjEuUmVzZXRXQUxTdHJlYW1SZXN1bHQSTgoLQ2xvc2VCYWNrdXASHy5rbGlvLndhbC52MS5DbG9zZUJhY2t1cFJlcXVlc3QaHi5rbGlvLndhbC52MS5DbG9zZUJhY2t1cFJlc3VsdBI6CgZTdHJlYW0SFy5rbGlvLndhbC52MS5QdXRSZXF1ZXN0GhMua2xpby53YWwudjEuUHV0QWNrKAEwARJXCg5PcGVuUmVwb3NpdG9yeRIiLmtsaW8ud2FsLnYxLk9wZW5SZXBvc2l0b3J5UmVxdWVzdBohLmtsaW8ud2FsLnYxLk9wZW5SZXBvc2l0b3J5UmVzdWx0EloKD01haW50YWluQmFja3VwcxIjLmtsaW8ud2FsLnYxLk1haW50YWluQmFja3Vwc1JlcXVlc3QaIi5rbGlvLndhbC52MS5NYWludGFpbkJhY2t1cHNSZXN1bHQSRAoHTGlzdFdBTBIbLmtsaW8ud2FsLnYxLkxpc3RXQUxSZXF1ZXN0Ghoua2xpby53YWwudjEuTGlzdFdBTFJlc3VsdDABYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message klio.wal.v1.PutRequest
@@ -494,8 +494,63 @@ export const MaintainBackupsResultSchema: GenMessage<MaintainBackupsResult> = /*
   messageDesc(file_klio_wal_v1_wal, 17);
 
 /**
+ * @generated from message klio.wal.v1.ListWALRequest
+ */
+export type ListWALRequest = Message<"klio.wal.v1.ListWALRequest"> & {
+  /**
+   * @generated from field: string cluster_name = 1;
+   */
+  clusterName: string;
+};
+
+/**
+ * Describes the message klio.wal.v1.ListWALRequest.
+ * Use `create(ListWALRequestSchema)` to create a new message.
+ */
+export const ListWALRequestSchema: GenMessage<ListWALRequest> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_wal, 18);
+
+/**
+ * @generated from message klio.wal.v1.ListWALResult
+ */
+export type ListWALResult = Message<"klio.wal.v1.ListWALResult"> & {
+  /**
+   * as it is asked for with Get; a file that is not finished ends in .partial
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * bytes on the volume or in the bucket
+   *
+   * @generated from field: uint64 stored_size = 2;
+   */
+  storedSize: bigint;
+
+  /**
+   * @generated from field: bool complete = 3;
+   */
+  complete: boolean;
+
+  /**
+   * last change, milliseconds since 1970
+   *
+   * @generated from field: uint64 stored_at = 4;
+   */
+  storedAt: bigint;
+};
+
+/**
+ * Describes the message klio.wal.v1.ListWALResult.
+ * Use `create(ListWALResultSchema)` to create a new message.
+ */
+export const ListWALResultSchema: GenMessage<ListWALResult> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_wal, 19);
+
+/**
  * The WAL service of a tier. Put … CloseBackup and their field numbers are the published contract; Stream,
- * OpenRepository, MaintainBackups and the fields marked "additive" are extensions that old clients never see.
+ * OpenRepository, MaintainBackups, ListWAL and the fields marked "additive" are extensions that old clients never see.
  *
  * @generated from service klio.wal.v1.WAL
  */
@@ -577,6 +632,16 @@ export const WAL: GenService<{
     methodKind: "unary";
     input: typeof MaintainBackupsRequestSchema;
     output: typeof MaintainBackupsResultSchema;
+  },
+  /**
+   * Additive: the WAL files of a cluster that this tier holds, in the order of their names.
+   *
+   * @generated from rpc klio.wal.v1.WAL.ListWAL
+   */
+  listWAL: {
+    methodKind: "server_streaming";
+    input: typeof ListWALRequestSchema;
+    output: typeof ListWALResultSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_klio_wal_v1_wal, 0);
