@@ -14,6 +14,8 @@ const layer = (name: string, testTimeout: number) => ({
 export default defineConfig({
   test: {
     maxWorkers: 2,
+    reporters: ["default", "json"],
+    outputFile: { json: "node_modules/.klio-tests.json" },
     projects: [layer("unit", 10_000), layer("spec", 60_000), layer("integration", 120_000), layer("e2e", 300_000)],
   },
 });
