@@ -320,6 +320,13 @@ export const errorTable = {
     "QueueUnavailable",
     "see the log lines of nats-server; the reconciler makes up for lost tasks",
   ),
+  "KLIO-QUEUE-MESSAGE": row(
+    "fatal",
+    x.unavailable,
+    g.INVALID_ARGUMENT,
+    "QueueMessageInvalid",
+    "the message is dropped; if a file was meant, the reconciler finds it",
+  ),
   "KLIO-TIER-MISSING": row(
     "fatal",
     x.usage,

@@ -1,0 +1,16 @@
+// Typed placeholder for the machine that does a queue's work; the composition root provides segmentOffload or backupRelay.
+import { setup } from "xstate";
+import type { OffloadTask, TaskVerdict } from "../domain/offload-task.ts";
+
+export const taskWorker = setup({
+  types: {
+    input: {} as { task: OffloadTask },
+    output: {} as TaskVerdict,
+    events: {} as { type: "shutdown.requested" },
+  },
+}).createMachine({
+  id: "taskWorker",
+  initial: "unprovided",
+  states: { unprovided: { type: "final" } },
+  output: (): TaskVerdict => ({ kind: "interrupted" }),
+});
