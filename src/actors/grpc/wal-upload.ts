@@ -1,0 +1,158 @@
+// One WAL file on its way to the server, over one call: `Stream` with an acknowledgement after each group of durable
+// bytes, or the older `Put` with one answer at the end.
+import { type Client, type ClientDuplexStream, type ClientWritableStream, Metadata, status } from "@grpc/grpc-js";
+import { type Failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
+import { KlioError } from "../../errors.ts";
+import type { PutAck, PutResult } from "../../proto/generated/klio/wal/v1/wal_pb.ts";
+import { encodePut, encodePutInPlace, MAX_BLOCK_BYTES } from "../../wire/wal-message.ts";
+import { callError } from "./classify.ts";
+import type { RawMethod } from "./wal-methods.ts";
+
+export type UploadOptions = {
+  walName: string;
+  segmentBytes: number;
+  sendToTier2: boolean;
+  /** `stream` unless the server answered `unimplemented` before. */
+  method: "stream" | "put";
+  /** Raw offset of the first block. `put` can only start at 0. */
+  fromOffset: number;
+  /** W3C traceparent of the segment's span. */
+  traceparent?: string;
+  /** Durable bytes of the file, counted from its first byte; never goes back. `complete` comes with the last one. */
+  onAck: (ack: { durableBytes: number; complete: boolean }) => void;
+};
+
+export type UploadResult = { durableBytes: number; complete: boolean };
+/** `unimplemented`: an older server, which has no `Stream`; nothing was stored. */
+export type UploadOutcome = Outcome<UploadResult> | { kind: "unimplemented" };
+
+export interface WalUpload {
+  /**
+   * Sends the block `buffer[start, end)`; the `HEADROOM_BYTES` before `start` are overwritten. The buffer may be used
+   * again when `onSent` is called. False: wait for `drained()` before the next one.
+   */
+  send(buffer: Buffer, start: number, end: number, onSent: () => void): boolean;
+  /** The same for a block that has no headroom: it is copied. */
+  sendCopy(block: Uint8Array): boolean;
+  /** Resolves when more blocks are welcome, also when the call has ended. */
+  drained(): Promise<void>;
+  /** No more blocks follow. */
+  finish(): void;
+  /** Ends the call; what is durable stays. `ended` then tells KLIO-CANCELLED. */
+  cancel(): void;
+  /** Never rejects but for bugs. */
+  readonly ended: Promise<UploadOutcome>;
+}
+
+type Sink = ClientDuplexStream<Buffer, PutAck> | ClientWritableStream<Buffer>;
+
+/** Opens the call; nothing is sent before the first block. */
+export function openUpload(
+  client: Client,
+  methods: { stream: RawMethod<PutAck>; put: RawMethod<PutResult> },
+  cluster: string,
+  peer: string,
+  options: UploadOptions,
+): WalUpload {
+  if (options.method === "put" && options.fromOffset > 0)
+    throw new KlioError("KLIO-BUG", "Put starts at the first byte of a file");
+  const metadata = new Metadata();
+  if (options.traceparent !== undefined) metadata.set("traceparent", options.traceparent);
+  const { walName, segmentBytes, sendToTier2 } = options;
+  const { promise: ended, resolve, reject } = Promise.withResolvers<UploadOutcome>();
+  let isCancelled = false;
+  let isOver = false;
+  let offset = options.fromOffset;
+  let last: UploadResult = { durableBytes: 0, complete: false };
+  let wakers: (() => void)[] = [];
+  const wake = () => {
+    const waiting = wakers;
+    wakers = [];
+    for (const waker of waiting) waker();
+  };
+  const settle = (outcome: UploadOutcome) => {
+    isOver = true;
+    resolve(outcome);
+    wake();
+  };
+  const fail = (error: unknown) => {
+    if (isCancelled) return settle(cancelled(walName));
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code === status.UNIMPLEMENTED) return settle({ kind: "unimplemented" });
+    try {
+      settle(failureOf(callError(error, peer)));
+    } catch (bug) {
+      isOver = true;
+      wake();
+      reject(bug);
+    }
+  };
+
+  let sink: Sink;
+  if (options.method === "stream") {
+    const { path, serialize, deserialize } = methods.stream;
+    const call = client.makeBidiStreamRequest(path, serialize, deserialize, metadata);
+    call.on("data", (ack: PutAck) => {
+      last = { durableBytes: Number(ack.durableSize), complete: ack.complete };
+      options.onAck(last);
+    });
+    call.on("end", () => settle(ok(last)));
+    sink = call;
+  } else {
+    const { path, serialize, deserialize } = methods.put;
+    sink = client.makeClientStreamRequest(path, serialize, deserialize, metadata, (error, result?: PutResult) => {
+      if (error !== null) return fail(error);
+      const written = Number(result?.writtenSize ?? 0n);
+      if (written !== offset)
+        return settle({
+          kind: "retryable",
+          code: "KLIO-SERVER-DOWN",
+          reason: `${peer} wrote ${written} of ${offset} bytes of ${walName}`,
+        });
+      last = { durableBytes: written, complete: written === segmentBytes };
+      options.onAck(last);
+      settle(ok(last));
+    });
+  }
+  sink.on("error", fail);
+  sink.on("drain", wake);
+
+  const write = (message: Buffer, bytes: number, onSent: () => void): boolean => {
+    if (isOver) {
+      onSent();
+      return true; // `ended` tells what happened
+    }
+    offset += bytes;
+    return sink.write(message, () => onSent());
+  };
+  const fields = () => ({ cluster, walName, segmentBytes, sendToTier2, offset: options.method === "put" ? 0 : offset });
+  const requireFits = (bytes: number) => {
+    if (bytes > MAX_BLOCK_BYTES) throw new KlioError("KLIO-BUG", `a block of ${bytes} bytes is too large`);
+  };
+  return {
+    ended,
+    send(buffer, start, end, onSent) {
+      requireFits(end - start);
+      return write(encodePutInPlace(fields(), buffer, start, end), end - start, onSent);
+    },
+    sendCopy(block) {
+      requireFits(block.length);
+      return write(encodePut(fields(), block), block.length, () => undefined);
+    },
+    drained() {
+      if (isOver || !sink.writableNeedDrain) return Promise.resolve();
+      return new Promise((done) => wakers.push(done));
+    },
+    finish() {
+      if (!isOver) sink.end();
+    },
+    cancel() {
+      isCancelled = true;
+      sink.cancel();
+    },
+  };
+}
+
+function cancelled(walName: string): Failure {
+  return { kind: "retryable", code: "KLIO-CANCELLED", reason: `the upload of ${walName} was cancelled` };
+}

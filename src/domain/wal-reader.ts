@@ -1,0 +1,26 @@
+// Reading stored WAL, the same for every tier: what is there, and the raw bytes of a file.
+
+export type Tier = "tier1" | "tier2";
+
+/** `name` as stored: a file that is not complete carries `.partial`. `storedBytes`: after compression and encryption. */
+export type StoredWal = { name: string; storedBytes: number; mtimeMs: number };
+
+/**
+ * A file that is being read. `segmentBytes`: its size when complete. `complete`: it is (its end is checked when the
+ * blocks have been read). `blocks`: raw bytes from offset 0 in pieces of at most 1 MiB; throws KLIO-WAL-DAMAGED for
+ * anything that is not exactly what was stored, KLIO-CANCELLED on abort; leaving the loop closes the file. Read once.
+ */
+export type OpenWal = { segmentBytes: number; complete: boolean; blocks: AsyncIterable<Uint8Array> };
+
+export interface WalReader {
+  readonly tier: Tier;
+  /** Names of all clusters that have a directory, sorted. */
+  clusters(): Promise<string[]>;
+  /** All WAL files of a cluster, sorted by name; empty for an unknown one. */
+  list(cluster: string): Promise<StoredWal[]>;
+  /**
+   * Opens `name` exactly as asked for: a complete file is never substituted by its `.partial`. Undefined when it is not
+   * there (a file without a readable header that was never confirmed counts as not there).
+   */
+  open(cluster: string, name: string, signal?: AbortSignal): Promise<OpenWal | undefined>;
+}
