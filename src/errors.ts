@@ -306,6 +306,20 @@ export const errorTable = {
     "S3Unavailable",
     "check endpoint and network; work resumes by itself",
   ),
+  "KLIO-S3-INTEGRITY": row(
+    "retryable",
+    x.unavailable,
+    g.DATA_LOSS,
+    "S3ChecksumDiffers",
+    "the bytes that arrived are not those that were sent; it is tried again",
+  ),
+  "KLIO-S3-REFUSED": row(
+    "fatal",
+    x.unavailable,
+    g.FAILED_PRECONDITION,
+    "S3RequestRefused",
+    "see the store's message; it may lack a feature or a permission",
+  ),
   "KLIO-S3-CONFLICT": row(
     "fatal",
     x.unavailable,
