@@ -33,7 +33,7 @@ export type FrameCodec = "none" | "zstd";
 const KINDS: Readonly<Record<FrameKind, number>> = { data: 1, footer: 2 };
 const CODECS: Readonly<Record<FrameCodec, number>> = { none: 0, zstd: 1 };
 
-export type Packed = { codec: FrameCodec; payload: readonly Uint8Array[]; rawBytes: number };
+export type Packed = { codec: FrameCodec; payload: Uint8Array; rawBytes: number };
 
 const zstdOptions = (bytes: number) => ({
   params: { [constants.ZSTD_c_compressionLevel]: 1 },
@@ -42,10 +42,10 @@ const zstdOptions = (bytes: number) => ({
 });
 
 /** Compressed only when that makes it smaller, so a frame is never longer than its raw bytes. */
-function smaller(raw: readonly Uint8Array[], rawBytes: number, compressed: Buffer): Packed {
-  return compressed.length < rawBytes
-    ? { codec: "zstd", payload: [compressed], rawBytes }
-    : { codec: "none", payload: raw, rawBytes };
+function smaller(raw: Uint8Array, compressed: Buffer): Packed {
+  return compressed.length < raw.length
+    ? { codec: "zstd", payload: compressed, rawBytes: raw.length }
+    : { codec: "none", payload: raw, rawBytes: raw.length };
 }
 
 function whole(raw: readonly Uint8Array[]): Uint8Array {
@@ -53,16 +53,18 @@ function whole(raw: readonly Uint8Array[]): Uint8Array {
 }
 
 /** `raw` together has at most `MAX_FRAME_RAW_BYTES`; it must not change until the frame is sealed. */
-export function packSync(raw: readonly Uint8Array[], rawBytes: number): Packed {
-  if (rawBytes < MIN_COMPRESS_BYTES) return { codec: "none", payload: raw, rawBytes };
-  return smaller(raw, rawBytes, zstdCompressSync(whole(raw), zstdOptions(rawBytes)));
+export function packSync(raw: readonly Uint8Array[]): Packed {
+  const bytes = whole(raw);
+  if (bytes.length < MIN_COMPRESS_BYTES) return { codec: "none", payload: bytes, rawBytes: bytes.length };
+  return smaller(bytes, zstdCompressSync(bytes, zstdOptions(bytes.length)));
 }
 
 /** Like `packSync`, in the thread pool. */
-export function pack(raw: readonly Uint8Array[], rawBytes: number): Promise<Packed> {
+export function pack(raw: readonly Uint8Array[]): Promise<Packed> {
+  const bytes = whole(raw);
   return new Promise((resolve, reject) =>
-    zstdCompress(whole(raw), zstdOptions(rawBytes), (error, compressed) =>
-      error === null ? resolve(smaller(raw, rawBytes, compressed)) : reject(error),
+    zstdCompress(bytes, zstdOptions(bytes.length), (error, compressed) =>
+      error === null ? resolve(smaller(bytes, compressed)) : reject(error),
     ),
   );
 }
@@ -106,16 +108,13 @@ export class FrameSealer {
     head[0] = KINDS[kind] | (isFirst ? FIRST : 0);
     head[1] = CODECS[codec];
     head.writeUInt32LE(rawBytes, 4);
-    head.writeUInt32LE(
-      payload.reduce((sum, piece) => sum + piece.length, 0),
-      8,
-    );
+    head.writeUInt32LE(payload.length, 8);
     head.writeUInt32LE(crc32(head.subarray(0, 12)), 12);
     const cipher = createCipheriv("aes-256-gcm", this.#key, nonceOf(this.#counter++));
     cipher.setAAD(boundTo(this.#file, rawOffset, head));
-    const body = payload.map((piece) => cipher.update(piece));
+    const body = cipher.update(payload);
     cipher.final();
-    return [...(isFirst ? [head, this.#salt] : [head]), ...body, cipher.getAuthTag()];
+    return isFirst ? [head, this.#salt, body, cipher.getAuthTag()] : [head, body, cipher.getAuthTag()];
   }
 }
 

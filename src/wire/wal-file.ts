@@ -32,7 +32,7 @@ export function sealFooter(sealer: FrameSealer, { rawBytes, sha256 }: Footer): B
   const raw = Buffer.alloc(FOOTER_RAW_BYTES);
   raw.writeBigUInt64LE(BigInt(rawBytes));
   sha256.copy(raw, 8);
-  return sealer.seal("footer", { codec: "none", payload: [raw], rawBytes: FOOTER_RAW_BYTES }, rawBytes);
+  return sealer.seal("footer", { codec: "none", payload: raw, rawBytes: FOOTER_RAW_BYTES }, rawBytes);
 }
 
 /** A data frame that was found whole. `payload` is still compressed; `stored` are its bytes as they lie in the file. */

@@ -1,0 +1,85 @@
+// Where a stream goes on after everything that is stored.
+import { constants } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { nextSegment } from "../../domain/wal-segment.ts";
+import { KlioError } from "../../errors.ts";
+import { MAX_HEADER_BYTES, type MasterKey, parseHeader } from "../../wire/wal-file-header.ts";
+import { isMissing } from "./classify.ts";
+import { segmentsFromLast, walFile } from "./wal-directory.ts";
+import { scanFrames } from "./wal-scan.ts";
+
+/** `walName` without `.partial`; `resumeOffset`: its raw bytes that are durable. */
+export type WalPosition = { walName: string; resumeOffset: number };
+
+export type PositionQuestion = {
+  root: string;
+  master: MasterKey;
+  cluster: string;
+  /** Greatest end of a recorded gap; empty: none. */
+  gapEnd: string;
+  /** Durable raw bytes of a file that is being written now. */
+  writing: (name: string) => number | undefined;
+};
+
+const PARTIAL = ".partial";
+
+/**
+ * The last segment when it is unfinished, else the one after it (the last one may be recycled on the primary already);
+ * never before the end of a recorded gap. Undefined when there is nothing. Rejects with KLIO-WAL-DAMAGED when the size of
+ * the last segment cannot be told.
+ */
+export async function findPosition(question: PositionQuestion): Promise<WalPosition | undefined> {
+  const stored = await afterLast(question);
+  if (stored !== undefined && stored.walName >= question.gapEnd) return stored;
+  return question.gapEnd === "" ? undefined : { walName: question.gapEnd, resumeOffset: 0 };
+}
+
+async function afterLast(question: PositionQuestion): Promise<WalPosition | undefined> {
+  for await (const stored of segmentsFromLast(question.root, question.cluster)) {
+    const name = stored.slice(0, 24);
+    const found =
+      (await behindComplete(question, name)) ??
+      (stored.endsWith(PARTIAL) ? await partialEnd(question, name) : undefined);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** Undefined: it is not complete, or gone meanwhile. */
+async function behindComplete(question: PositionQuestion, name: string): Promise<WalPosition | undefined> {
+  const handle = await openIfThere(walFile(question.root, question.cluster, name), constants.O_RDONLY);
+  if (handle === undefined) return undefined;
+  try {
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(MAX_HEADER_BYTES), 0, MAX_HEADER_BYTES, 0);
+    const header = parseHeader(buffer.subarray(0, bytesRead));
+    if (header === undefined) throw new KlioError("KLIO-WAL-DAMAGED", `${name} of ${question.cluster} has no header`);
+    return { walName: nextSegment(name, header.segmentBytes), resumeOffset: 0 };
+  } finally {
+    await handle.close();
+  }
+}
+
+async function partialEnd(question: PositionQuestion, name: string): Promise<WalPosition | undefined> {
+  const { root, cluster, master } = question;
+  const writing = question.writing(name);
+  if (writing !== undefined) return { walName: name, resumeOffset: writing };
+  const handle = await openIfThere(walFile(root, cluster, `${name}${PARTIAL}`), constants.O_RDWR);
+  if (handle === undefined) return behindComplete(question, name); // finished meanwhile
+  try {
+    await handle.sync(); // what a killed process wrote may not be on disk yet
+    const { rawBytes, footer } = await scanFrames(handle, master, { cluster, name });
+    if (footer !== undefined) return { walName: nextSegment(name, footer.rawBytes), resumeOffset: 0 };
+    return { walName: name, resumeOffset: rawBytes };
+  } finally {
+    await handle.close();
+  }
+}
+
+async function openIfThere(path: string, flags: number): Promise<FileHandle | undefined> {
+  try {
+    return await open(path, flags);
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+}
