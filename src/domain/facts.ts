@@ -14,7 +14,9 @@ export type Fact =
   /** Verdicts of a backup's verification on tier 2. */
   | { type: "relay.verified"; cluster: string; backup: string }
   | { type: "relay.corrupt"; cluster: string; backup: string; reason: string }
-  | { type: "relay.finished"; cluster: string; backup: string };
+  | { type: "relay.finished"; cluster: string; backup: string }
+  /** A supervised child process ended unexpectedly and is started again. */
+  | { type: "child.restarted"; name: string; reason: string };
 
 export type FactOf<T extends Fact["type"]> = Extract<Fact, { type: T }>;
 export type Report = (fact: Fact) => void;

@@ -1,0 +1,220 @@
+// One statechart that runs: which of its annotated states are open, and what a transition means for their spans.
+//   N1. A span is open exactly while its state is active; a state that is entered again gets a new one.
+//   N2. A span turns ERROR only by an `outcome: "error"`, by a fatal outcome of an actor that the state invoked, or by a
+//       crash. A retryable outcome is an event on it; a cancellation or a stop is neither.
+//   N3. A verdict is for the nearest span around the state that gives it, and for those left in the same transition.
+//   N4. The exception is recorded once, at the innermost span that failed; those above get the status.
+//   N5. A gauge goes down on the series on which it went up.
+import { type Context, trace } from "@opentelemetry/api";
+import { isNearestSpan, type MachinePlan, type PlannedState } from "./machine-plan.ts";
+import { OpenState, type Reason, reasonOf, type SpanTools, type Verdict, valuesOf } from "./open-state.ts";
+import type { StateTelemetry } from "./state-telemetry.ts";
+import { traceparentIn } from "./traceparent.ts";
+
+type Data = Record<string, unknown>;
+export type MachineEvent = { type: string; actorId?: unknown; output?: unknown; error?: unknown };
+/** Verdicts whose reason the entry actions of the state may still have to bring into the context. */
+type Pending = { reasonKey: string; targets: OpenState[] };
+
+/** The failure that an invoked actor answered, if its output is one. */
+function failureIn(event: MachineEvent): { kind: "retryable" | "fatal"; reason: Reason } | undefined {
+  const output = event.output;
+  if (typeof output !== "object" || output === null || !("kind" in output)) return undefined;
+  if (output.kind !== "retryable" && output.kind !== "fatal") return undefined;
+  return { kind: output.kind, reason: reasonOf(output) ?? { message: output.kind } };
+}
+
+export class BoundActor {
+  readonly plan: MachinePlan;
+  readonly #tools: SpanTools;
+  readonly #base: Context;
+  readonly #open = new Map<string, OpenState>();
+  readonly #leaves = new Set<string>();
+  /** Left in the running macrostep; their spans end with it. */
+  #leaving: { state: OpenState; microstep: number; failed: boolean }[] = [];
+  #pending: Pending[] = [];
+  #microstep = 0;
+  #hasEntered = false;
+  #first: Context | undefined;
+
+  constructor(plan: MachinePlan, tools: SpanTools, base: Context) {
+    this.plan = plan;
+    this.#tools = tools;
+    this.#base = base;
+  }
+
+  /** Names of the open spans, outermost first. */
+  openSpans(): string[] {
+    return [...this.#open.values()].flatMap(({ telemetry: { span } }) => (span === undefined ? [] : [span]));
+  }
+
+  /** Where an actor runs that this one invoked (by its id), or its own actions (without). */
+  contextOf(childId?: string): Context {
+    for (const owner of childId === undefined ? [] : (this.plan.owners.get(childId) ?? [])) {
+      for (const id of [owner, ...(this.plan.states.get(owner)?.ancestors ?? [])]) {
+        const open = this.#open.get(id);
+        if (open?.hasSpan) return open.context;
+      }
+    }
+    for (const open of this.#open.values()) if (open.hasSpan) return open.context;
+    return this.#base;
+  }
+
+  /** Of its outermost span, also after that has ended; else of what started it. */
+  traceparent(): string | undefined {
+    return traceparentIn(this.#first ?? this.#base);
+  }
+
+  /** Opens the spans of the initial states before the actors that they invoke are started. */
+  openEarly(stateIds: readonly string[], data: Data): void {
+    const states = stateIds.flatMap((id) => this.plan.states.get(id) ?? []);
+    for (const state of states.sort((a, b) => a.order - b.order))
+      if (state.telemetry !== undefined) this.#openState(state, state.telemetry, data, true);
+  }
+
+  enter(id: string, event: MachineEvent, data: Data): void {
+    const state = this.plan.states.get(id);
+    if (state === undefined) return;
+    if (!this.#hasEntered)
+      for (const { state: left, microstep } of this.#leaving) {
+        // The transition's own assignments have run, the entry actions of its target have not.
+        if (microstep === this.#microstep) left.describe(data);
+      }
+    this.#hasEntered = true;
+    if (state.isLeaf) this.#countLeaf(state, 1);
+    const { telemetry } = state;
+    if (telemetry === undefined) return;
+    const early = this.#open.get(id);
+    const open = early?.early ? early : this.#openState(state, telemetry, data, false);
+    open.early = false;
+    open.entered();
+    const around = this.#enclosing(state);
+    if (telemetry.event !== undefined) {
+      const reason = telemetry.reason === undefined ? undefined : reasonOf(data[telemetry.reason])?.message;
+      around?.event(telemetry.event, {
+        ...(telemetry.span === undefined && valuesOf(telemetry.attributes, data)),
+        ...(reason !== undefined && { reason }),
+      });
+    }
+    if (telemetry.outcome !== undefined)
+      this.#judge(telemetry.outcome, telemetry.reason, around, failureIn(event)?.reason, data);
+  }
+
+  exit(id: string, event: MachineEvent, data: Data): void {
+    const state = this.plan.states.get(id);
+    if (state === undefined) return;
+    if (this.#hasEntered) {
+      this.#hasEntered = false;
+      this.#microstep += 1;
+    }
+    if (state.isLeaf) this.#countLeaf(state, -1);
+    const open = this.#open.get(id);
+    if (open === undefined) return;
+    this.#open.delete(id);
+    open.describe(data);
+    open.leave();
+    const failed = this.#conclude(open, event);
+    this.#leaving.push({ state: open, microstep: this.#microstep, failed });
+  }
+
+  /** The macrostep is over: what it left ends, innermost first. */
+  settle(data: Data): void {
+    for (const { reasonKey, targets } of this.#pending) {
+      const told = reasonOf(data[reasonKey]);
+      for (const target of targets) target.reason ??= told;
+    }
+    this.#pending = [];
+    for (const { state } of this.#leaving) state.end();
+    this.#leaving = [];
+    this.#hasEntered = false;
+    this.#microstep = 0;
+  }
+
+  /** The actor is gone without having left its states: stopped from outside, or ended by an error. */
+  close(verdict: "stopped" | "crashed", error: unknown, data: Data): void {
+    this.settle(data);
+    const reason = error === undefined ? undefined : (reasonOf(error) ?? { message: String(error) });
+    const innermost = [...this.#open.values()].reverse();
+    const origin = innermost.find(({ hasSpan }) => hasSpan);
+    for (const open of innermost) {
+      open.judge(verdict, reason, open === origin);
+      open.end();
+    }
+    this.#open.clear();
+    for (const id of [...this.#leaves]) {
+      const state = this.plan.states.get(id);
+      if (state !== undefined) this.#countLeaf(state, -1);
+    }
+  }
+
+  #openState(state: PlannedState, telemetry: StateTelemetry, data: Data, early: boolean): OpenState {
+    const enclosing = this.#enclosing(state)?.context ?? this.#base;
+    const { id } = state;
+    const open = new OpenState(this.#tools, { id, machine: this.plan.machine, telemetry }, data, enclosing, early);
+    this.#open.set(id, open);
+    if (open.hasSpan && trace.getSpanContext(open.context) !== undefined) this.#first ??= open.context;
+    return open;
+  }
+
+  #enclosing(state: PlannedState): OpenState | undefined {
+    for (const id of state.ancestors) {
+      const open = this.#open.get(id);
+      if (open?.hasSpan) return open;
+    }
+    return undefined;
+  }
+
+  /** N2: what the answer of an invoked actor says by itself about the span that is left with it. */
+  #conclude(open: OpenState, event: MachineEvent): boolean {
+    if (typeof event.actorId !== "string" || !isNearestSpan(this.plan, event.actorId, open.id)) return false;
+    if (event.type.startsWith("xstate.error.actor.")) {
+      open.judge("error", reasonOf(event.error) ?? { message: String(event.error) }, true);
+      return true;
+    }
+    const failure = failureIn(event);
+    if (failure === undefined) return false;
+    if (open.verdict === undefined) {
+      if (failure.kind === "fatal") open.judge("error", failure.reason, !this.#hasOrigin());
+      else {
+        const { code, message } = failure.reason;
+        open.event("retryable", { reason: message, ...(code !== undefined && { "error.type": code }) });
+      }
+    }
+    return true;
+  }
+
+  #hasOrigin(): boolean {
+    return this.#leaving.some(({ state }) => state.isOrigin);
+  }
+
+  /** N3. In a later microstep of the same macrostep only spans that were left by a failure share the verdict. */
+  #judge(
+    verdict: Verdict,
+    reasonKey: string | undefined,
+    around: OpenState | undefined,
+    failure: Reason | undefined,
+    data: Data,
+  ): void {
+    const left =
+      verdict === "ok"
+        ? []
+        : this.#leaving
+            .filter(
+              ({ state, microstep, failed }) =>
+                state.verdict === undefined && (failed || microstep === this.#microstep),
+            )
+            .filter(({ state }) => state.hasSpan)
+            .map(({ state }) => state);
+    const targets = [...left, ...(around === undefined ? [] : [around])];
+    const told = reasonKey === undefined ? failure : reasonOf(data[reasonKey]);
+    const isTold = this.#hasOrigin();
+    for (const [i, target] of targets.entries()) target.judge(verdict, told, verdict === "error" && i === 0 && !isTold);
+    if (reasonKey !== undefined && told === undefined) this.#pending.push({ reasonKey, targets });
+  }
+
+  #countLeaf(state: PlannedState, by: 1 | -1): void {
+    if (by === 1) this.#leaves.add(state.id);
+    else if (!this.#leaves.delete(state.id)) return;
+    this.#tools.instruments.adjust("klio.machine.state", by, { machine: this.plan.machine, state: state.path });
+  }
+}

@@ -1,0 +1,59 @@
+// What the binder knows of a statechart: its states in document order, what each says for telemetry, and which state
+// invokes which actor. Computed once per machine; the machine itself stays as it is.
+import type { AnyStateMachine, AnyStateNode } from "xstate";
+import type { StateMeta, StateTelemetry } from "./state-telemetry.ts";
+
+export type PlannedState = {
+  id: string;
+  /** Path below the machine, "copying.data"; the machine's id for the root. */
+  path: string;
+  /** Document order: a state comes after those around it. */
+  order: number;
+  telemetry: StateTelemetry | undefined;
+  /** Has no states in it: one series of `klio.machine.state`. */
+  isLeaf: boolean;
+  /** The states around it, innermost first. */
+  ancestors: readonly string[];
+};
+
+export type MachinePlan = {
+  machine: string;
+  states: ReadonlyMap<string, PlannedState>;
+  /** Invoke id -> ids of the states that invoke it. */
+  owners: ReadonlyMap<string, readonly string[]>;
+};
+
+/** All states below and including `node`; history states are no states to be in. */
+export function* nodesOf(node: AnyStateNode): Generator<AnyStateNode> {
+  if (node.type === "history") return;
+  yield node;
+  for (const child of Object.values(node.states)) yield* nodesOf(child);
+}
+
+export function planOf(machine: AnyStateMachine): MachinePlan {
+  const states = new Map<string, PlannedState>();
+  const owners = new Map<string, string[]>();
+  for (const node of nodesOf(machine.root)) {
+    const meta: StateMeta | undefined = node.meta;
+    const ancestors: string[] = [];
+    for (let up = node.parent; up !== undefined; up = up.parent) ancestors.push(up.id);
+    states.set(node.id, {
+      id: node.id,
+      path: node.path.join(".") || machine.id,
+      order: node.order,
+      telemetry: meta?.telemetry,
+      isLeaf: node.type === "atomic" || node.type === "final",
+      ancestors,
+    });
+    for (const { id } of node.invoke) owners.set(id, [...(owners.get(id) ?? []), node.id]);
+  }
+  return { machine: machine.id, states, owners };
+}
+
+/** The state whose span is the nearest around what a state invokes as `actorId`: the state itself or one around it. */
+export function isNearestSpan(plan: MachinePlan, actorId: string, stateId: string): boolean {
+  return (plan.owners.get(actorId) ?? []).some((owner) => {
+    const around = [owner, ...(plan.states.get(owner)?.ancestors ?? [])];
+    return around.find((id) => plan.states.get(id)?.telemetry?.span !== undefined) === stateId;
+  });
+}

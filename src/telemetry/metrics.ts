@@ -1,0 +1,62 @@
+// Amounts: a table from the type of a fact to the instruments it moves.
+import type { Fact } from "../domain/facts.ts";
+import { parseWalName, segmentStart } from "../domain/wal-segment.ts";
+import type { Instruments } from "./instruments.ts";
+
+type Recorder<T extends Fact["type"]> = (
+  instruments: Instruments,
+  fact: Extract<Fact, { type: T }>,
+  epochSeconds: number,
+) => void;
+
+/** Position and timeline that a complete segment brings a tier to; other WAL files say nothing about either. */
+function recordPosition(
+  instruments: Instruments,
+  tier: "tier1" | "tier2",
+  { cluster, name, segmentBytes }: { cluster: string; name: string; segmentBytes: number | undefined },
+): void {
+  const parsed = parseWalName(name);
+  if (parsed?.kind !== "segment") return;
+  const labels = { cluster_name: cluster, tier };
+  instruments.set("klio.wal.latest_written_timeline", parsed.timeline, labels);
+  if (segmentBytes === undefined) return;
+  const end = segmentStart(name, segmentBytes) + BigInt(segmentBytes);
+  instruments.set("klio.wal.latest_written_lsn", Number(end), labels);
+}
+
+const recorders: { [T in Fact["type"]]: Recorder<T> } = {
+  "wal.received": (to, { cluster, bytes }) => to.add("klio.wal.received_size", bytes, { cluster_name: cluster }),
+  "wal.durable": (to, { cluster, bytes }) => to.add("klio.wal.written_size", bytes, { cluster_name: cluster }),
+  "wal.stored": (to, { cluster, name, rawBytes }, now) => {
+    to.add("klio.wal.written", 1, { cluster_name: cluster });
+    to.set("klio.wal.latest_written_time", now, { cluster_name: cluster });
+    recordPosition(to, "tier1", { cluster, name, segmentBytes: rawBytes });
+  },
+  "segment.offloaded": (to, { cluster, name, bytes }, now) => {
+    to.add("klio.consumer.written_size", bytes, { cluster_name: cluster });
+    to.add("klio.consumer.written", 1, { cluster_name: cluster });
+    to.set("klio.consumer.latest_written_time", now, { cluster_name: cluster });
+    recordPosition(to, "tier2", { cluster, name, segmentBytes: undefined });
+  },
+  "segment.abandoned": (to, { cluster }) => to.add("klio.consumer.abandoned", 1, { cluster_name: cluster }),
+  "relay.verified": (to, { cluster }) =>
+    to.add("klio.consumer.backup_verification_success", 1, { cluster_name: cluster }),
+  "relay.corrupt": (to, { cluster }) =>
+    to.add("klio.consumer.backup_verification_failure", 1, { cluster_name: cluster }),
+  "relay.finished": (to, { cluster }) => to.add("klio.consumer.relayed", 1, { cluster_name: cluster }),
+  "child.restarted": (to, { name }) => to.add("klio.child.restarts", 1, { child: name }),
+};
+
+/** Facts of machines that are no amounts have no row; their types are for whoever listens. */
+export function isMeasured(fact: { type: string }): fact is Fact {
+  return Object.hasOwn(recorders, fact.type);
+}
+
+export function recordFact<T extends Fact["type"]>(
+  instruments: Instruments,
+  fact: Extract<Fact, { type: T }>,
+  epochSeconds: number,
+): void {
+  const record: Recorder<T> = recorders[fact.type as T];
+  record(instruments, fact, epochSeconds);
+}
