@@ -196,6 +196,20 @@ export const errorTable = {
     "SlotLost",
     "run 'klio reset-lsn' and take a new base backup",
   ),
+  "KLIO-SERVER-AHEAD": row(
+    "fatal",
+    x.source,
+    g.FAILED_PRECONDITION,
+    "ServerAhead",
+    "this primary lacks WAL that the server holds: check whether it is the right one; 'klio reset-lsn' accepts it once it has passed the server's position",
+  ),
+  "KLIO-TIMELINE": row(
+    "fatal",
+    x.source,
+    g.FAILED_PRECONDITION,
+    "TimelineNotInHistory",
+    "the server followed another line of promotions: give this cluster a name of its own, or run 'klio reset-lsn' and take a new base backup",
+  ),
   // source
   "KLIO-SOURCE-DOWN": row(
     "retryable",

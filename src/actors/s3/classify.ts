@@ -1,0 +1,80 @@
+// What an error of the S3 client means for us. Lists are data, each name with its reason.
+import { type Failure, failure, failureOf } from "../../domain/outcome.ts";
+import { errorText, KlioError } from "../../errors.ts";
+
+const CREDENTIALS: Readonly<Record<string, string>> = {
+  AccessDenied: "the keys are known but not allowed to do this",
+  CredentialsProviderError: "no source of credentials had any",
+  ExpiredToken: "session token too old",
+  InvalidAccessKeyId: "unknown access key",
+  InvalidToken: "malformed session token",
+  RequestTimeTooSkewed: "the clocks differ by too much for signed requests",
+  SignatureDoesNotMatch: "wrong secret key",
+  TokenRefreshRequired: "session token too old",
+  XAdminUserNotFound: "unknown access key (versitygw)",
+};
+
+const BUCKET: Readonly<Record<string, string>> = {
+  AuthorizationHeaderMalformed: "bucket of another region",
+  InvalidBucketName: "no bucket can have this name",
+  NoSuchBucket: "the bucket does not exist",
+  PermanentRedirect: "bucket of another region",
+};
+
+const INTEGRITY: Readonly<Record<string, string>> = {
+  BadDigest: "the checksum of the bytes received differs from the announced one",
+  IncompleteBody: "fewer bytes arrived than announced",
+  XAmzContentSHA256Mismatch: "the checksum of the bytes received differs from the signed one",
+};
+
+/** Besides every 5xx status and every error of the network. */
+const TRANSIENT: Readonly<Record<string, string>> = {
+  ConditionalRequestConflict: "another write to the same key was under way",
+  OperationAborted: "another operation on the same key was under way",
+  RequestTimeout: "the body came too slowly",
+  SlowDown: "throttled",
+  ThrottlingException: "throttled",
+  TimeoutError: "no answer in time",
+  TooManyRequests: "throttled",
+};
+
+/** The store does not know a header or a call that we use. */
+const UNSUPPORTED: ReadonlySet<string> = new Set(["NotImplemented", "XNotImplemented"]);
+
+type S3Error = Error & { $metadata?: { httpStatusCode?: number }; Code?: string };
+
+export function statusOf(error: unknown): number | undefined {
+  return error instanceof Error ? (error as S3Error).$metadata?.httpStatusCode : undefined;
+}
+
+function nameOf(error: unknown): string {
+  return error instanceof Error ? ((error as S3Error).Code ?? error.name) : "";
+}
+
+/** A write refused because its condition (absent, or this ETag) does not hold. */
+export function isConditionRefused(error: unknown): boolean {
+  return statusOf(error) === 412;
+}
+
+export function isMissing(error: unknown): boolean {
+  return statusOf(error) === 404 && (nameOf(error) === "NoSuchKey" || nameOf(error) === "NotFound");
+}
+
+/** A failure for any error that the client threw; what comes from our own body stream keeps its code. */
+export function classifyS3(error: unknown, what: string, signal?: AbortSignal): Failure {
+  if (error instanceof KlioError) return failureOf(error);
+  if (signal?.aborted === true) return failure("KLIO-CANCELLED", `${what}: cancelled`);
+  const name = nameOf(error);
+  const status = statusOf(error);
+  const reason = (why: string | undefined) => `${what}: ${errorText(error)}${why === undefined ? "" : ` (${why})`}`;
+  if (name in CREDENTIALS) return failure("KLIO-S3-CREDENTIALS", reason(CREDENTIALS[name]));
+  if (name in BUCKET) return failure("KLIO-S3-BUCKET", reason(BUCKET[name]));
+  if (name in INTEGRITY) return failure("KLIO-S3-INTEGRITY", reason(INTEGRITY[name]));
+  if (name in TRANSIENT || status === 429) return failure("KLIO-S3-DOWN", reason(TRANSIENT[name]));
+  if (UNSUPPORTED.has(name) || status === 501) return failure("KLIO-S3-REFUSED", reason("not supported by this store"));
+  if (status === 401 || status === 403) return failure("KLIO-S3-CREDENTIALS", reason(`status ${status}`));
+  if (status === 301) return failure("KLIO-S3-BUCKET", reason("bucket of another region"));
+  if (status === undefined || status >= 500 || status < 400)
+    return failure("KLIO-S3-DOWN", reason(status === undefined ? undefined : `status ${status}`));
+  return failure("KLIO-S3-REFUSED", reason(`status ${status}`));
+}

@@ -1,0 +1,227 @@
+import { createHash, randomBytes } from "node:crypto";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { Readable } from "node:stream";
+import { expect, test } from "vitest";
+import { openObjectStore } from "../../src/actors/s3/object-store.ts";
+import { createTier2Key, verifyTier2Key } from "../../src/actors/s3/tier2-key.ts";
+import { openTier2WalReader } from "../../src/actors/s3/tier2-wal-reader.ts";
+import { walKey } from "../../src/domain/object-key.ts";
+import { encodeWalFile } from "../../src/wire/wal-file-encode.ts";
+import { eventually } from "../support/eventually.ts";
+import { testS3 } from "../support/s3.ts";
+import { temporaryDirectory } from "../support/temporary-directory.ts";
+
+const absent = { condition: { kind: "absent" } } as const;
+
+async function bytesOf(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  for await (const part of body) parts.push(part);
+  return Buffer.concat(parts);
+}
+
+test("an object is put once, found, read back, listed and removed", async () => {
+  await using directory = await temporaryDirectory();
+  await using s3 = await testS3(directory.path);
+  const { objects } = s3;
+  const body = randomBytes(100_000);
+  const put = await objects.put("a/b/x", body, absent);
+  expect(put).toMatchObject({ kind: "ok", value: { kind: "stored", bytes: 100_000 } });
+  expect(await objects.put("a/b/x", randomBytes(3), absent)).toEqual({ kind: "ok", value: { kind: "refused" } });
+  const got = await objects.get("a/b/x");
+  expect(got.kind === "ok" && got.value && (await bytesOf(got.value.body))).toEqual(body);
+  expect(await objects.find("a/b/x")).toMatchObject({ value: { key: "a/b/x", bytes: 100_000 } });
+  expect(await objects.find("a/b")).toEqual({ kind: "ok", value: undefined });
+  expect(await objects.get("a/none")).toEqual({ kind: "ok", value: undefined });
+  expect(await objects.folders("a/")).toEqual({ kind: "ok", value: ["b"] });
+  expect(await objects.list("a/")).toMatchObject({ value: [{ key: "a/b/x" }] });
+  expect(await objects.remove(["a/b/x", "a/none"])).toEqual({ kind: "ok", value: undefined });
+  expect(await objects.list("a/")).toEqual({ kind: "ok", value: [] });
+});
+
+test("a write on condition of an ETag replaces that object and no other", async () => {
+  await using directory = await temporaryDirectory();
+  await using s3 = await testS3(directory.path);
+  const { objects } = s3;
+  const first = await objects.put("x", Buffer.from("one"), absent);
+  const etag = first.kind === "ok" && first.value.kind === "stored" ? first.value.etag : "";
+  expect(await objects.put("x", Buffer.from("two"), { condition: { kind: "etag", etag } })).toMatchObject({
+    value: { kind: "stored" },
+  });
+  expect(await objects.put("x", Buffer.from("three"), { condition: { kind: "etag", etag } })).toEqual({
+    kind: "ok",
+    value: { kind: "refused" },
+  });
+});
+
+test("a large object goes in parts, its composite checksum is compared; repeated it is refused", async () => {
+  await using directory = await temporaryDirectory();
+  await using s3 = await testS3(directory.path);
+  const { objects } = s3;
+  const body = randomBytes(21 << 20);
+  const stream = () => Readable.from([body.subarray(0, 5_000_000), body.subarray(5_000_000)], { objectMode: false });
+  expect(await objects.put("big", { bytes: body.length, stream: stream() }, absent)).toMatchObject({
+    value: { kind: "stored", bytes: body.length },
+  });
+  const got = await objects.get("big");
+  const hash = (data: Buffer) => createHash("sha256").update(data).digest("hex");
+  expect(got.kind === "ok" && got.value && hash(await bytesOf(got.value.body))).toBe(hash(body));
+  expect(await objects.put("big", { bytes: body.length, stream: stream() }, absent)).toEqual({
+    kind: "ok",
+    value: { kind: "refused" },
+  });
+});
+
+test("KLIO-S3-INTEGRITY: a source that breaks off, ends early, or is stopped leaves no object and no parts", async () => {
+  await using directory = await temporaryDirectory();
+  await using s3 = await testS3(directory.path);
+  const { objects } = s3;
+  const piece = randomBytes(9 << 20);
+  const short = Readable.from([piece, piece], { objectMode: false });
+  expect(await objects.put("short", { bytes: 20 << 20, stream: short })).toMatchObject({ code: "KLIO-S3-INTEGRITY" });
+  const broken = Readable.from(
+    (async function* () {
+      yield piece;
+      yield piece;
+      throw Object.assign(new Error("read error"), { code: "EIO" });
+    })(),
+    { objectMode: false },
+  );
+  expect(await objects.put("broken", { bytes: 30 << 20, stream: broken })).toMatchObject({ kind: "retryable" });
+  const abort = new AbortController();
+  const stopped = Readable.from(
+    (async function* () {
+      yield piece;
+      abort.abort();
+      yield piece;
+    })(),
+    { objectMode: false },
+  );
+  expect(await objects.put("stopped", { bytes: 18 << 20, stream: stopped }, { signal: abort.signal })).toMatchObject({
+    code: "KLIO-CANCELLED",
+  });
+  expect(await objects.list("")).toEqual({ kind: "ok", value: [] });
+  await eventually(async () => {
+    const left = await objects.abortUploads("", Date.now() + 60_000);
+    return left.kind === "ok" && left.value === 0;
+  });
+});
+
+test("KLIO-S3-CREDENTIALS, KLIO-S3-BUCKET, KLIO-S3-DOWN: each failure is told apart, and nothing is thrown", async () => {
+  await using directory = await temporaryDirectory();
+  await using s3 = await testS3(directory.path);
+  const store = (change: object) => openObjectStore({ ...s3.settings, ...change });
+  const wrongSecret = await store({ secretAccessKey: "wrong" }).put("x", Buffer.from("x"));
+  expect(wrongSecret).toMatchObject({ kind: "fatal", code: "KLIO-S3-CREDENTIALS" });
+  expect(await store({ accessKeyId: "nobody" }).list("")).toMatchObject({ code: "KLIO-S3-CREDENTIALS" });
+  expect(await store({ bucketName: "no-such-bucket" }).put("x", Buffer.from("x"))).toMatchObject({
+    kind: "fatal",
+    code: "KLIO-S3-BUCKET",
+  });
+  await s3.s3.stop();
+  expect(await s3.objects.find("x")).toMatchObject({ kind: "retryable", code: "KLIO-S3-DOWN" });
+  await s3.s3.start();
+  expect(await s3.objects.find("x")).toEqual({ kind: "ok", value: undefined });
+  expect(() => store({ customCaBundleFile: "/nowhere/ca.pem" })).toThrow(
+    expect.objectContaining({ code: "KLIO-CONFIG" }),
+  );
+});
+
+/** Answers every request with this status and body: a store that misbehaves in one way. */
+async function answering(status: number, headers: Record<string, string>, body: string) {
+  const requests: string[] = [];
+  const server = createServer((request, response) => {
+    requests.push(`${request.method} ${request.headers["if-none-match"] ?? ""}`);
+    request.resume().once("end", () => response.writeHead(status, headers).end(body));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  const objects = openObjectStore({
+    bucketName: "bucket",
+    region: "us-east-1",
+    endpoint: `http://127.0.0.1:${port}`,
+    accessKeyId: "a",
+    secretAccessKey: "b",
+  });
+  return {
+    objects,
+    requests,
+    async [Symbol.asyncDispose]() {
+      objects.close();
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+const errorBody = (code: string) => `<?xml version="1.0"?><Error><Code>${code}</Code><Message>m</Message></Error>`;
+
+test("throttling is retryable and counts as one request; a refusal we do not know is fatal", async () => {
+  {
+    await using store = await answering(503, {}, errorBody("SlowDown"));
+    expect(await store.objects.put("x", Buffer.from("x"))).toMatchObject({ kind: "retryable", code: "KLIO-S3-DOWN" });
+    expect(store.requests.length).toBe(1);
+  }
+  await using store = await answering(400, {}, errorBody("EntityTooLarge"));
+  expect(await store.objects.put("x", Buffer.from("x"))).toMatchObject({ kind: "fatal", code: "KLIO-S3-REFUSED" });
+});
+
+test("a store that answers another checksum, or another MD5, is not believed", async () => {
+  const wrong = createHash("sha256").update("other").digest("base64");
+  {
+    await using store = await answering(200, { etag: '"x"', "x-amz-checksum-sha256": wrong }, "");
+    expect(await store.objects.put("x", Buffer.from("x"))).toMatchObject({ code: "KLIO-S3-INTEGRITY" });
+  }
+  {
+    await using store = await answering(200, { etag: `"${createHash("md5").update("other").digest("hex")}"` }, "");
+    expect(await store.objects.put("x", Buffer.from("x"))).toMatchObject({ code: "KLIO-S3-INTEGRITY" });
+  }
+  await using store = await answering(200, { etag: `"${createHash("md5").update("x").digest("hex")}"` }, "");
+  expect(await store.objects.put("x", Buffer.from("x"))).toMatchObject({ value: { kind: "stored" } });
+});
+
+test("on a store without conditional writes we look first", async () => {
+  await using store = await answering(501, {}, errorBody("NotImplemented"));
+  await store.objects.put("x", Buffer.from("x"), absent);
+  expect(store.requests).toEqual(["PUT *", "GET "]);
+});
+
+test("the master key of tier 2 lies in the bucket; a wrong pass-phrase touches nothing", async () => {
+  await using directory = await temporaryDirectory();
+  await using s3 = await testS3(directory.path);
+  const { objects } = s3;
+  const place = { objects, prefix: "pg/main", passPhrase: "correct horse" };
+  expect(await verifyTier2Key(place)).toBeUndefined();
+  const key = await createTier2Key(place);
+  expect((await verifyTier2Key(place))?.id).toBe(key.id);
+  expect((await createTier2Key(place)).id).toBe(key.id);
+  await expect(verifyTier2Key({ ...place, passPhrase: "wrong" })).rejects.toMatchObject({ code: "KLIO-KEY-MISMATCH" });
+  await objects.put("other/wals/a/000000010000000000000001", Buffer.from("x"));
+  await expect(verifyTier2Key({ ...place, prefix: "other" })).rejects.toMatchObject({ code: "KLIO-REPOSITORY" });
+});
+
+test("the reader gives what was stored; damage is told, foreign objects are passed over", async () => {
+  await using directory = await temporaryDirectory();
+  await using s3 = await testS3(directory.path);
+  const { objects } = s3;
+  const prefix = "p";
+  const masterKey = await createTier2Key({ objects, prefix, passPhrase: "secret" });
+  const reader = openTier2WalReader({ objects, prefix, masterKey });
+  const name = "000000010000000000000001";
+  const raw = randomBytes(1 << 20);
+  const file = await bytesOf(
+    encodeWalFile({ cluster: "a", name, segmentBytes: raw.length }, masterKey, randomBytes, [raw], true),
+  );
+  await objects.put(walKey(prefix, "a", name), file, absent);
+  await objects.put("p/wals/a/notes.txt", Buffer.from("hello"));
+  expect(await reader.clusters()).toEqual(["a"]);
+  expect(await reader.list("a")).toMatchObject([{ name, storedBytes: file.length }]);
+  expect((await reader.listAll("a")).foreign).toEqual(["p/wals/a/notes.txt"]);
+  const opened = await reader.open("a", name);
+  expect(opened).toMatchObject({ segmentBytes: raw.length, complete: true });
+  expect(await bytesOf(opened!.blocks)).toEqual(raw);
+  expect(await reader.open("a", "000000010000000000000002")).toBeUndefined();
+  await objects.put(walKey(prefix, "a", name), file.subarray(0, file.length - 50));
+  const cut = await reader.open("a", name);
+  await expect(bytesOf(cut!.blocks)).rejects.toMatchObject({ code: "KLIO-WAL-DAMAGED" });
+});

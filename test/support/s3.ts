@@ -1,0 +1,22 @@
+// An S3 server for one test file, and stores on it.
+import { type ObjectStore, openObjectStore, type S3Settings } from "../../src/actors/s3/object-store.ts";
+import { findTool } from "../../src/config/tools.ts";
+import { type LocalS3, startS3 } from "../../src/demo/local-s3.ts";
+
+export type TestS3 = AsyncDisposable & { s3: LocalS3; settings: S3Settings; objects: ObjectStore };
+
+export async function testS3(directory: string): Promise<TestS3> {
+  const s3 = await startS3({ directory, bucket: "klio-test", executable: findTool("versitygw", process.env) });
+  const { endpoint, region, bucket, accessKeyId, secretAccessKey } = s3;
+  const settings = { bucketName: bucket, region, endpoint, accessKeyId, secretAccessKey };
+  const objects = openObjectStore(settings);
+  return {
+    s3,
+    settings,
+    objects,
+    async [Symbol.asyncDispose]() {
+      objects.close();
+      await s3[Symbol.asyncDispose]();
+    },
+  };
+}
