@@ -43,11 +43,10 @@ export type RestoreOutput = {
   reasons: string[];
 };
 
-type Context = RestoreInput & Omit<RestoreOutput, "kind" | "tier"> & { end: RestoreEnd; at: number; attempt: number };
+type Context = RestoreInput & Omit<RestoreOutput, "kind"> & { end: RestoreEnd; at: number; attempt: number };
 
 /** The destination is to blame: another tier cannot help. */
 const LOCAL: readonly ErrorCode[] = ["KLIO-RESTORE-TARGET", "KLIO-DISK-FULL"];
-const tierOf = ({ tiers, at }: { tiers: RestoreInput["tiers"]; at: number }): TierName => tiers[at] ?? tiers[0];
 const isFailure = (answer: { kind: string }): answer is Failure =>
   answer.kind === "retryable" || answer.kind === "fatal";
 
@@ -75,7 +74,7 @@ export const restore = setup({
     }),
     tellChosen: emit(({ context }) => ({
       type: "backup.chosen" as const,
-      tier: tierOf(context),
+      tier: context.tier,
       backup: context.backup,
     })),
     addFetched: assign(({ context }, answer: FetchAnswer) =>
@@ -86,7 +85,7 @@ export const restore = setup({
     noteReasons: assign(({ context }, answer: ChooseAnswer | ReachAnswer | FetchAnswer | Outcome<null>) => {
       const told = (reasons: string[], code: ErrorCode) => ({
         code,
-        reasons: [...context.reasons, ...reasons.map((reason) => `${tierOf(context)}: ${reason}`)],
+        reasons: [...context.reasons, ...reasons.map((reason) => `${context.tier}: ${reason}`)],
       });
       if (isFailure(answer))
         return LOCAL.includes(answer.code)
@@ -99,15 +98,15 @@ export const restore = setup({
     }),
     tellLeft: emit(({ context }) => ({
       type: "tier.left" as const,
-      tier: tierOf(context),
+      tier: context.tier,
       reason: context.reasons.at(-1) ?? "",
     })),
     tellInterrupted: emit(({ context }, answer: FetchAnswer | Outcome<null>) => ({
       type: "fetch.interrupted" as const,
-      tier: tierOf(context),
+      tier: context.tier,
       reason: isFailure(answer) ? answer.reason : "",
     })),
-    nextTier: assign({ at: ({ context }) => context.at + 1, attempt: 1 }),
+    nextTier: assign(({ context: { at, tier, tiers } }) => ({ at: at + 1, tier: tiers[at + 1] ?? tier, attempt: 1 })),
     forgetBackup: assign({ backup: "" }),
     beginAttempt: assign({ attempt: ({ context }) => context.attempt + 1 }),
     forgetFetched: assign({ bytes: 0, files: 0 }),
@@ -135,6 +134,7 @@ export const restore = setup({
   context: ({ input }) => ({
     ...input,
     at: 0,
+    tier: input.tiers[0],
     attempt: 1,
     backup: "",
     bytes: 0,
@@ -147,13 +147,13 @@ export const restore = setup({
     telemetry: {
       span: "restore",
       tracer: "klio.backup",
-      attributes: { cluster_name: "cluster", "backup.name": "backup" },
+      attributes: { cluster_name: "cluster", "backup.name": "backup", tier: "tier" },
     },
   },
   initial: "choosing",
   output: ({ context }) => ({
     kind: context.end,
-    tier: tierOf(context),
+    tier: context.tier,
     backup: context.backup,
     bytes: context.bytes,
     files: context.files,
@@ -167,7 +167,7 @@ export const restore = setup({
       invoke: {
         id: "chooseBackup",
         src: "chooseBackup",
-        input: ({ context }) => ({ tier: tierOf(context), backup: context.backup }),
+        input: ({ context }) => ({ tier: context.tier, backup: context.backup }),
         onDone: [
           {
             guard: { type: "isChosen", params: ({ event }) => event.output },
@@ -190,7 +190,7 @@ export const restore = setup({
       invoke: {
         id: "checkReachable",
         src: "checkReachable",
-        input: ({ context }) => ({ tier: tierOf(context), backup: context.backup }),
+        input: ({ context }) => ({ tier: context.tier, backup: context.backup }),
         onDone: [
           { guard: { type: "isReachable", params: ({ event }) => event.output }, target: "writing" },
           {
@@ -217,7 +217,7 @@ export const restore = setup({
           invoke: {
             id: "fetchTablespaces",
             src: "fetchTablespaces",
-            input: ({ context }) => ({ tier: tierOf(context), backup: context.backup }),
+            input: ({ context }) => ({ tier: context.tier, backup: context.backup }),
             onDone: [
               {
                 guard: { type: "isOk", params: ({ event }) => event.output },
@@ -241,7 +241,7 @@ export const restore = setup({
           invoke: {
             id: "fetchData",
             src: "fetchData",
-            input: ({ context }) => ({ tier: tierOf(context), backup: context.backup }),
+            input: ({ context }) => ({ tier: context.tier, backup: context.backup }),
             onDone: [
               {
                 guard: { type: "isOk", params: ({ event }) => event.output },
@@ -265,7 +265,7 @@ export const restore = setup({
           invoke: {
             id: "fetchControlFile",
             src: "fetchControlFile",
-            input: ({ context }) => ({ tier: tierOf(context), backup: context.backup }),
+            input: ({ context }) => ({ tier: context.tier, backup: context.backup }),
             onDone: [
               {
                 guard: { type: "isOk", params: ({ event }) => event.output },
@@ -289,7 +289,7 @@ export const restore = setup({
           invoke: {
             id: "finishRestore",
             src: "finishRestore",
-            input: ({ context }) => ({ tier: tierOf(context), backup: context.backup }),
+            input: ({ context }) => ({ tier: context.tier, backup: context.backup }),
             onDone: [
               { guard: { type: "isOk", params: ({ event }) => event.output }, target: "#restore.restored" },
               {

@@ -114,7 +114,7 @@ export const walFetch = setup({
   meta: {
     telemetry: {
       span: "get_wal",
-      tracer: "klio.wal_client",
+      tracer: "klio.wal_server",
       attributes: { cluster_name: "cluster", wal_name: "name", tier: "from" },
     },
   },

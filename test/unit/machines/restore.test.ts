@@ -261,6 +261,7 @@ const transitionTable: Table = {
 const context = {
   ...input,
   at: 0,
+  tier: "tier1" as const,
   attempt: 1,
   backup: "",
   bytes: 0,
