@@ -4,7 +4,8 @@ import type { BackupMetadata } from "./backup-metadata.ts";
 import type { Outcome } from "./outcome.ts";
 
 export type TierName = "tier1" | "tier2";
-export type SnapshotContent = "tablespace" | "pgdata" | "controldata" | "metadata";
+/** "tombstone": says that a backup is not wanted any more; never part of a whole backup. */
+export type SnapshotContent = "tablespace" | "pgdata" | "controldata" | "metadata" | "tombstone";
 
 /** The pin of a snapshot that tier 2 still lacks. */
 export const TIER2_PIN = "klio.io/tier2";
@@ -98,7 +99,7 @@ export type CreateOptions = {
   pin?: string;
   /** Stored with the metadata snapshot, so that a listing has them without reading further. */
   metadata?: BackupMetadata;
-  /** When aborted nothing of this call is listed afterwards. */
+  /** What an aborted call leaves behind is no backup; `abandon` it. */
   signal?: AbortSignal;
   onProgress?: (progress: SnapshotProgress) => void;
 };

@@ -1,0 +1,80 @@
+// Copies one backup between repositories: chosen by the places its snapshots were taken from, which no other backup has.
+import { randomBytes } from "node:crypto";
+import { copyFile, readdir, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { type Outcome, ok } from "../../domain/outcome.ts";
+import type { CopyOptions, StoredBackup } from "../../domain/snapshots.ts";
+import type { CommandResult } from "../process/run-command.ts";
+import { failureOfCommand, type Peer } from "./classify.ts";
+import { parseProgress } from "./progress.ts";
+
+const COPY_PREFIX = "copy-";
+
+/**
+ * A connection file with its password beside it, where the program looks for the password of a connection other than its
+ * own. For the time of one copy: the caller removes both.
+ */
+export async function borrowConnection(
+  configFile: string,
+  password: string,
+): Promise<{ configFile: string; remove(): Promise<void> }> {
+  const borrowed = join(dirname(configFile), `${COPY_PREFIX}${randomBytes(6).toString("hex")}.config`);
+  await copyFile(configFile, borrowed);
+  await writeFile(`${borrowed}.kopia-password`, Buffer.from(password).toString("base64"), { mode: 0o600, flag: "wx" });
+  return {
+    configFile: borrowed,
+    async remove() {
+      for (const suffix of ["", ".mlock", ".kopia-password"]) await rm(`${borrowed}${suffix}`, { force: true });
+    },
+  };
+}
+
+/** Removes what killed runs left of their copies. */
+export async function removeBorrowed(directory: string): Promise<void> {
+  for (const name of await readdir(directory))
+    if (name.startsWith(COPY_PREFIX)) await rm(join(directory, name), { force: true });
+}
+
+/**
+ * `sourceConfig`: connection file of the source, its password beside it. `run` works on the target. The arguments carry
+ * as many paths as the backup has snapshots; what the target holds already is skipped.
+ */
+export async function copySnapshots(
+  run: (
+    args: readonly string[],
+    options: { signal?: AbortSignal; onLine: (stream: "stdout" | "stderr", line: string) => void },
+  ) => Promise<CommandResult>,
+  peer: Peer,
+  sourceConfig: string,
+  backup: StoredBackup,
+  { signal, onProgress }: CopyOptions,
+): Promise<Outcome<{ bytes: number }>> {
+  // The metadata last: an interrupted copy is no backup.
+  const inOrder = backup.snapshots.toSorted(
+    (a, b) => Number(a.content === "metadata") - Number(b.content === "metadata"),
+  );
+  for (const group of [inOrder.slice(0, -1), inOrder.slice(-1)]) {
+    if (group.length === 0) continue;
+    const result = await run(
+      [
+        "snapshot",
+        "migrate",
+        `--source-config=${sourceConfig}`,
+        ...group.map(({ user, cluster, path }) => `--sources=${user}@${cluster}:${path}`),
+        "--no-policies",
+        "--progress",
+        "--progress-update-interval=1s",
+      ],
+      {
+        ...(signal !== undefined && { signal }),
+        onLine: (_, line) => {
+          const progress = parseProgress(line);
+          if (progress !== undefined) onProgress?.(progress);
+        },
+      },
+    );
+    if (result.aborted || result.code !== 0)
+      return failureOfCommand(result, peer, `cannot copy backup ${backup.metadata.name}`);
+  }
+  return ok({ bytes: backup.snapshots.reduce((sum, one) => sum + one.bytes, 0) });
+}

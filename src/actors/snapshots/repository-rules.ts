@@ -1,0 +1,160 @@
+// What every repository must say before anybody uses it: keep everything, what is not copied, who may do what, who
+// maintains it. Checked each time it is opened for writing, so that a creation that was interrupted is completed.
+import type { Failure } from "../../domain/outcome.ts";
+import type { TierName } from "../../domain/snapshots.ts";
+import type { CommandResult } from "../process/run-command.ts";
+import { failureOfCommand, type Peer } from "./classify.ts";
+
+/**
+ * Relative to each source; what belongs to the running server and must not be in a restored one. `dir/*` keeps the empty
+ * directory. The control file is copied last and alone. `pg_wal` goes whole: where it is a link, a copy of the link would
+ * lead a restored server into the WAL of the original.
+ */
+export const ignoreRules: readonly string[] = [
+  "/pg_wal",
+  "/pg_xlog",
+  "/pg_replslot/*",
+  "/pg_dynshmem/*",
+  "/pg_notify/*",
+  "/pg_serial/*",
+  "/pg_snapshots/*",
+  "/pg_stat_tmp/*",
+  "/pg_subtrans/*",
+  "/log/*",
+  "/pg_log/*",
+  "/global/pg_control",
+  "/postmaster.pid",
+  "/postmaster.opts",
+  "/backup_label*",
+  "/tablespace_map*",
+  "/backup_manifest*",
+  "/current_logfiles*",
+  "/postgresql.auto.conf.tmp",
+  "/recovery.conf",
+  "/recovery.signal",
+  "/standby.signal",
+  "/.kopiaignore",
+  "pgsql_tmp*",
+  "pg_internal.init*",
+];
+
+/** No file of this name is ever looked for inside a source: what is copied is decided here and nowhere else. */
+const NO_IGNORE_FILE = ".klio-ignores-nothing";
+/** Deletion is decided on whole backups by Klio; the program itself must never expire anything. */
+const KEEP_ALL = 1_000_000;
+
+type Policy = {
+  retention?: Record<string, unknown>;
+  files?: { ignore?: string[]; ignoreDotFiles?: string[]; ignoreCacheDirs?: boolean };
+  errorHandling?: { ignoreFileErrors?: boolean; ignoreDirectoryErrors?: boolean };
+  compression?: { compressorName?: string };
+};
+type AclEntry = { id: string; user: string; access: string; target: Record<string, string> };
+type Rule = { target: Record<string, string>; access: string };
+
+export function policyIsRight(policy: Policy): boolean {
+  const { retention = {}, files = {}, errorHandling = {} } = policy;
+  const same = (a: readonly string[] = [], b: readonly string[]) =>
+    a.length === b.length && a.toSorted().join("\n") === b.toSorted().join("\n");
+  return (
+    Number(retention.keepLatest) >= KEEP_ALL &&
+    ["keepHourly", "keepDaily", "keepWeekly", "keepMonthly", "keepAnnual"].every((rule) => retention[rule] === 0) &&
+    retention.ignoreIdenticalSnapshots !== true &&
+    same(files.ignore, ignoreRules) &&
+    same(files.ignoreDotFiles, [NO_IGNORE_FILE]) &&
+    files.ignoreCacheDirs === false &&
+    errorHandling.ignoreFileErrors === true &&
+    errorHandling.ignoreDirectoryErrors === true &&
+    policy.compression?.compressorName === "zstd-fastest"
+  );
+}
+
+export function policyArgs(): string[] {
+  return [
+    "policy",
+    "set",
+    "--global",
+    `--keep-latest=${KEEP_ALL}`,
+    ...["hourly", "daily", "weekly", "monthly", "annual"].map((rule) => `--keep-${rule}=0`),
+    "--ignore-identical-snapshots=false",
+    "--compression=zstd-fastest",
+    "--ignore-file-errors=true",
+    "--ignore-dir-errors=true",
+    "--ignore-cache-dirs=false",
+    `--add-dot-ignore=${NO_IGNORE_FILE}`,
+    ...ignoreRules.map((rule) => `--add-ignore=${rule}`),
+  ];
+}
+
+/** A cluster's user writes (tier 1 only) and reads what is its own, and nothing else. */
+export function accessRules(tier: TierName): Rule[] {
+  const own = { username: "OWN_USER", hostname: "OWN_HOST" };
+  const write = tier === "tier1" ? "APPEND" : "READ";
+  return [
+    { target: { type: "content" }, access: write },
+    { target: { type: "policy", policyType: "global" }, access: "READ" },
+    { target: { type: "policy", ...own }, access: "READ" },
+    { target: { type: "snapshot", ...own }, access: write },
+  ];
+}
+
+const keyOf = (rule: Rule) => JSON.stringify([rule.access, Object.entries(rule.target).toSorted()]);
+
+/** Which rules are missing, and the ids of entries that must not be there. */
+export function accessDifference(entries: readonly AclEntry[], tier: TierName): { missing: Rule[]; wrong: string[] } {
+  const wanted = new Map(accessRules(tier).map((rule) => [keyOf(rule), rule]));
+  const present = new Set(entries.filter((one) => one.user === "*@*").map((one) => keyOf(one)));
+  return {
+    missing: [...wanted.entries()].filter(([key]) => !present.has(key)).map(([, rule]) => rule),
+    wrong: entries.filter((one) => one.user !== "*@*" || !wanted.has(keyOf(one))).map((one) => one.id),
+  };
+}
+
+/** Runs one command on the repository, with direct access. */
+export type RunDirect = (args: readonly string[]) => Promise<CommandResult>;
+
+/** Makes the rules right; the first failure, or undefined. Does nothing where they are right already. */
+export async function ensureRules(run: RunDirect, tier: TierName, peer: Peer): Promise<Failure | undefined> {
+  const step = async (args: readonly string[], what: string): Promise<CommandResult | Failure> => {
+    const result = await run(args);
+    return result.code === 0 ? result : failureOfCommand(result, peer, `cannot ${what}`);
+  };
+  const policy = await step(["policy", "show", "--global", "--json"], "read the policy of the repository");
+  if ("kind" in policy) return policy;
+  if (!policyIsRight(JSON.parse(policy.stdout) as Policy)) {
+    const cleared = await step(
+      ["policy", "set", "--global", "--clear-ignore", "--clear-dot-ignore"],
+      "clear the policy",
+    );
+    if ("kind" in cleared) return cleared;
+    const set = await step(policyArgs(), "set the policy of the repository");
+    if ("kind" in set) return set;
+  }
+  const listed = await step(["server", "acl", "list", "--json"], "read the access rules");
+  if ("kind" in listed) return listed;
+  const { missing, wrong } = accessDifference(JSON.parse(listed.stdout) as AclEntry[], tier);
+  for (const { target, access } of missing) {
+    const text = Object.entries(target)
+      .map(([key, value]) => `${key}=${value}`)
+      .join(",");
+    const added = await step(
+      ["server", "acl", "add", "--user=*@*", `--target=${text}`, `--access=${access}`],
+      "set the access rules",
+    );
+    if ("kind" in added) return added;
+  }
+  for (const id of wrong) {
+    const removed = await step(["server", "acl", "remove", "--delete", id], "remove foreign access rules");
+    if ("kind" in removed) return removed;
+  }
+  const info = await step(["maintenance", "info", "--json"], "read who maintains the repository");
+  if ("kind" in info) return info;
+  if ((JSON.parse(info.stdout) as { owner?: string }).owner === REPOSITORY_OWNER) return undefined;
+  const owned = await step(["maintenance", "set", "--owner=me"], "become the one who maintains the repository");
+  return "kind" in owned ? owned : undefined;
+}
+
+/** As which user and host the server itself works on a repository; only this one maintains it. */
+export const REPOSITORY_USER = "klio";
+export const REPOSITORY_HOST = "klio-server";
+const REPOSITORY_OWNER = `${REPOSITORY_USER}@${REPOSITORY_HOST}`;

@@ -1,0 +1,239 @@
+// The repository of one tier with direct access to its storage, as the server uses it.
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
+import { metadataEntry, orphansOf, snapshotInfo } from "../../domain/snapshot-catalogue.ts";
+import type {
+  ClusterAccess,
+  CopyOptions,
+  SnapshotInfo,
+  SnapshotRepository,
+  StoredBackup,
+  TierName,
+  VerifyOptions,
+} from "../../domain/snapshots.ts";
+import type { CommandResult } from "../process/run-command.ts";
+import { type MetadataCache, type Runner, readBackups, readCatalogue } from "./catalogue.ts";
+import { failureOfCommand, type Peer } from "./classify.ts";
+import { borrowConnection, copySnapshots } from "./copy-backup.ts";
+import { type Kopia, kopiaEnvironment, runKopia } from "./kopia.ts";
+import { type RepositoryUsers, repositoryUser } from "./repository-user.ts";
+import { type SnapshotStorage, storageEnvironment, storagePeer } from "./storage.ts";
+import { verifySnapshots } from "./verify.ts";
+
+/** Ids on one command line. */
+const BATCH = 200;
+
+/** A running repository server of this tier. */
+export type Served = { url: string; fingerprint: string };
+
+type Parts = {
+  tier: TierName;
+  readOnly: boolean;
+  kopia: Kopia;
+  storage: SnapshotStorage;
+  passPhrase: string;
+  /** Connection files: for our commands, without caches for verification and copies, and for the server. */
+  configs: { direct: string; cold: string; served: string };
+  stateDirectory: string;
+  users: RepositoryUsers;
+  /** Of the server's control interface; both random. */
+  control: { user: string; password: string };
+};
+
+type RunOptions = {
+  signal?: AbortSignal;
+  onLine?: (stream: "stdout" | "stderr", line: string) => void;
+  config?: "direct" | "cold";
+  /** Besides what this repository's storage needs. */
+  env?: Readonly<Record<string, string>>;
+};
+
+export class KopiaRepository implements SnapshotRepository {
+  readonly tier: TierName;
+  readonly readOnly: boolean;
+  private readonly parts: Parts;
+  private readonly peer: Peer;
+  private readonly metadata: MetadataCache = new Map();
+  private served: Served | undefined;
+
+  constructor(parts: Parts) {
+    this.tier = parts.tier;
+    this.readOnly = parts.readOnly;
+    this.parts = parts;
+    this.peer = storagePeer(parts.storage);
+  }
+
+  /** What a server of this repository is started with; the caller passes on what it learned of the running one. */
+  server(): {
+    executable: string;
+    configFile: string;
+    usersFile: string;
+    stateDirectory: string;
+    env: Record<string, string>;
+  } {
+    const { kopia, passPhrase, storage, configs, users, control, stateDirectory } = this.parts;
+    return {
+      executable: kopia.executable,
+      configFile: configs.served,
+      usersFile: users.file,
+      stateDirectory,
+      env: {
+        ...kopiaEnvironment(kopia, passPhrase),
+        ...storageEnvironment(storage),
+        KOPIA_SERVER_CONTROL_USER: control.user,
+        KOPIA_SERVER_CONTROL_PASSWORD: control.password,
+      },
+    };
+  }
+
+  setServed(served: Served): void {
+    this.served = served;
+  }
+
+  private run(
+    args: readonly string[],
+    { config = "direct", env, ...options }: RunOptions = {},
+  ): Promise<CommandResult> {
+    const { kopia, passPhrase, storage, configs } = this.parts;
+    return runKopia(kopia, {
+      args,
+      configFile: configs[config],
+      password: passPhrase,
+      env: { ...env, ...storageEnvironment(storage) },
+      ...options,
+    });
+  }
+
+  private get runner(): Runner {
+    return { peer: this.peer, run: (args, signal) => this.run(args, signal === undefined ? {} : { signal }) };
+  }
+
+  async list(): Promise<Outcome<SnapshotInfo[]>> {
+    const entries = await readCatalogue(this.runner, { incomplete: false });
+    return entries.kind === "ok" ? ok(entries.value.map(snapshotInfo)) : entries;
+  }
+
+  async backups(cluster?: string): Promise<Outcome<StoredBackup[]>> {
+    const entries = await readCatalogue(this.runner, { incomplete: false, ...(cluster !== undefined && { cluster }) });
+    return entries.kind === "ok" ? readBackups(this.runner, entries.value, this.metadata) : entries;
+  }
+
+  async orphans(cluster?: string): Promise<Outcome<SnapshotInfo[]>> {
+    const entries = await readCatalogue(this.runner, { incomplete: true, ...(cluster !== undefined && { cluster }) });
+    if (entries.kind !== "ok") return entries;
+    const backups = await readBackups(this.runner, entries.value, this.metadata);
+    if (backups.kind !== "ok") return backups;
+    const whole = new Set(backups.value.flatMap(({ snapshots }) => snapshots.map(({ id }) => id)));
+    const isWhole = (run: Parameters<typeof metadataEntry>[0]) => whole.has(metadataEntry(run)?.id ?? "");
+    return ok(orphansOf(entries.value, isWhole, Date.now()));
+  }
+
+  verify(snapshots: readonly SnapshotInfo[], options: VerifyOptions): Promise<Outcome<{ corrupt: string[] }>> {
+    return verifySnapshots((args, more) => this.run(args, { ...more, config: "cold" }), this.peer, snapshots, options);
+  }
+
+  async copyBackupTo(
+    target: SnapshotRepository,
+    backup: StoredBackup,
+    options: CopyOptions = {},
+  ): Promise<Outcome<{ bytes: number }>> {
+    if (!(target instanceof KopiaRepository))
+      return failure("KLIO-REPOSITORY", `cannot copy to a repository of another kind on ${target.tier}`);
+    if (target.readOnly) return failure("KLIO-READ-ONLY", `${target.tier} is read-only`);
+    const source = await borrowConnection(this.parts.configs.cold, this.parts.passPhrase);
+    try {
+      const copied = await copySnapshots(
+        (args, more) => target.run(args, { ...more, env: storageEnvironment(this.parts.storage) }),
+        target.peer,
+        source.configFile,
+        backup,
+        options,
+      );
+      if (copied.kind !== "ok") return copied;
+      const refreshed = await target.refreshServer();
+      return refreshed.kind === "ok" ? copied : refreshed;
+    } finally {
+      await source.remove();
+    }
+  }
+
+  async delete(snapshots: readonly SnapshotInfo[]): Promise<Outcome<void>> {
+    // First what makes a backup, last what says that it is not wanted: however far this comes, nothing half is listed.
+    const rank = ({ content }: SnapshotInfo) => (content === "metadata" ? 0 : content === "tombstone" ? 2 : 1);
+    const inOrder = snapshots.toSorted((a, b) => rank(a) - rank(b));
+    return this.change(inOrder, "delete", (ids) => ["snapshot", "delete", "--delete", ...ids]);
+  }
+
+  unpin(snapshots: readonly SnapshotInfo[], pin: string): Promise<Outcome<void>> {
+    return this.change(snapshots, "unpin", (ids) => ["snapshot", "pin", `--remove=${pin}`, ...ids]);
+  }
+
+  /** Changes those snapshots that are still stored, under the ids that they have now. */
+  private async change(
+    snapshots: readonly SnapshotInfo[],
+    verb: "delete" | "unpin",
+    argsOf: (ids: readonly string[]) => string[],
+  ): Promise<Outcome<void>> {
+    if (this.readOnly) return failure("KLIO-READ-ONLY", `cannot ${verb} snapshots: ${this.tier} is read-only`);
+    const entries = await readCatalogue(this.runner, { incomplete: true });
+    if (entries.kind !== "ok") return entries;
+    const key = (one: SnapshotInfo) => `${one.user}@${one.cluster}:${one.path} ${one.startTimeMs}`;
+    const current = new Map(entries.value.map((entry) => [key(entry), entry.id]));
+    const stored = new Set(entries.value.map(({ id }) => id));
+    const ids = snapshots
+      .map((one) => (stored.has(one.id) ? one.id : current.get(key(one))))
+      .filter((id) => id !== undefined);
+    for (let at = 0; at < ids.length; at += BATCH) {
+      const result = await this.run(argsOf(ids.slice(at, at + BATCH)));
+      if (result.code !== 0) return failureOfCommand(result, this.peer, `cannot ${verb} snapshots`);
+    }
+    return ids.length === 0 ? ok(undefined) : this.refreshServer();
+  }
+
+  async refreshServer(): Promise<Outcome<void>> {
+    if (this.served === undefined) return ok(undefined);
+    const { kopia, control, passPhrase, stateDirectory } = this.parts;
+    const result = await runKopia(kopia, {
+      args: [
+        "server",
+        "refresh",
+        `--address=${this.served.url}`,
+        `--server-cert-fingerprint=${this.served.fingerprint}`,
+      ],
+      configFile: join(stateDirectory, "control.config"),
+      password: passPhrase,
+      env: { KOPIA_SERVER_USERNAME: control.user, KOPIA_SERVER_PASSWORD: control.password },
+    });
+    return result.code === 0
+      ? ok(undefined)
+      : failureOfCommand(result, "server", `cannot refresh the ${this.tier} server`);
+  }
+
+  async clusterAccess(user: string, cluster: string): Promise<Outcome<ClusterAccess>> {
+    const { users } = this.parts;
+    if (this.served === undefined)
+      return failure("KLIO-REPOSITORY-DOWN", `the repository server of ${this.tier} does not run`);
+    const { fingerprint } = this.served;
+    try {
+      const name = repositoryUser(user, cluster);
+      const { password, isNew } = await users.password(name);
+      if (isNew) {
+        const refreshed = await this.refreshServer();
+        if (refreshed.kind !== "ok") {
+          users.forget(name);
+          return refreshed;
+        }
+      }
+      return ok({ user: name, password, fingerprint });
+    } catch (error) {
+      return failureOf(error);
+    }
+  }
+
+  /** Removes the connection files. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const file of Object.values(this.parts.configs))
+      for (const suffix of ["", ".mlock"]) await rm(`${file}${suffix}`, { force: true });
+  }
+}
