@@ -2,7 +2,7 @@
 import { requireClusterName } from "../../domain/cluster-name.ts";
 import type { Report } from "../../domain/facts.ts";
 import { type Failure, failureOf } from "../../domain/outcome.ts";
-import { systemIdIn } from "../../domain/wal-page.ts";
+import { systemIdIn, WalPageCheck } from "../../domain/wal-page.ts";
 import { isSegmentSize, MAX_SEGMENT_BYTES, requireWalName } from "../../domain/wal-segment.ts";
 import { errorText, KlioError } from "../../errors.ts";
 import type { ReceiveOutcome, SealOutcome } from "../../machines/wal-ingest.machine.ts";
@@ -113,7 +113,9 @@ export class WalIntake {
       for (;;) {
         const next = await this.#options.inbox.next();
         if (next.kind !== "message") return undefined;
-        this.#take(decodePut(next.message));
+        const { block, walName } = decodePut(next.message);
+        if (block.length > 0)
+          throw new KlioError("KLIO-WAL-MISMATCH", `${walName}: ${block.length} bytes behind the end of the file`);
       }
     } catch (error) {
       return failureOf(error);
@@ -124,9 +126,10 @@ export class WalIntake {
     const { store, first, method, onDurable } = this.#options;
     const { cluster, walName: name, segmentBytes } = first;
     const isSegment = requireWalName(name).kind === "segment";
-    const systemId = isSegment ? await this.#systemId() : undefined;
+    const isPossible = !isSegment || isSegmentSize(segmentBytes);
+    const systemId = isSegment && (isPossible || method === "Put") ? await this.#systemId() : undefined;
     const allowForeign = method === "Put" && systemId === undefined;
-    if (isSegment && !allowForeign && !isSegmentSize(segmentBytes))
+    if (!allowForeign && !isPossible)
       throw new KlioError("KLIO-USAGE", `segment_size of ${name} is ${segmentBytes}, no size of PostgreSQL's`);
     return store.openWriter(
       {
@@ -147,6 +150,9 @@ export class WalIntake {
     const known = await store.metadata(first.cluster);
     if (known !== undefined) return known.systemId;
     const found = this.#offset === 0 ? systemIdIn(first.block) : undefined;
+    // A range that does not belong here must not give the name away.
+    if (found !== undefined)
+      new WalPageCheck({ name: first.walName, segmentBytes: first.segmentBytes }).check(first.block, 0);
     return found === undefined ? undefined : (await store.registerCluster(first.cluster, found)).systemId;
   }
 
