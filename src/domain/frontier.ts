@@ -114,6 +114,7 @@ export function isHeld(frontier: Frontier, name: string): boolean {
 
 /** Segments below this name may leave tier 1 as far as tier 2 is concerned; empty: none may. */
 export function pruneBound(frontier: Frontier): string {
+  if (!frontier.listed) return "";
   const bounds = [frontier.at, frontier.missing[0] ?? "", frontier.horizon].filter((name) => name !== "");
   return frontier.at === "" ? "" : (bounds.toSorted()[0] ?? "");
 }

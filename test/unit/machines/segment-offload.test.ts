@@ -51,7 +51,7 @@ function offload({ reads = [read], puts = [put], finds = [], hangs }: Script, ch
         hangs === "putting" ? never : puts[Math.min(calls.puts++, puts.length - 1)]!,
       ),
       findSegment: fromPromise(async () => finds[0]!),
-      confirmSegment: fromPromise(async () => ok(undefined)),
+      confirmSegment: fromPromise(async (): Promise<Outcome<void>> => ok(undefined)),
     },
   });
   const actor = createActor(machine, { id: "segmentOffload", clock, input: { task: { ...task, ...changed } } });

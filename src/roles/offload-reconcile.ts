@@ -1,0 +1,174 @@
+// The reconciler's IO: listings of both tiers and of the queue, and what makes them equal again.
+import { fromPromise } from "xstate";
+import { listDeadLetters, retryDeadLetter } from "../actors/jetstream/dead-letters.ts";
+import { walKey, walRoot } from "../domain/object-key.ts";
+import { type Outcome, ok } from "../domain/outcome.ts";
+import { TIER2_PIN } from "../domain/snapshots.ts";
+import { compareTiers } from "../domain/tier-difference.ts";
+import { decideWalPruning } from "../domain/wal-retention.ts";
+import { type ErrorCode, errorTable } from "../errors.ts";
+import { type Findings, type Repairs, reconciler } from "../machines/reconciler.machine.ts";
+import { messageId } from "../wire/queue-message.ts";
+import { guarded, isFailure, type OffloadParts, openedTier2, type Tier2Parts } from "./offload-parts.ts";
+
+/** Tasks sent per cluster and round; the rest follows in the next one, so that no cluster fills the queue alone. */
+const MAX_TASKS = 5_000;
+/** An upload in parts that is older than this belongs to nobody. */
+const STALE_UPLOAD_MS = 24 * 3_600_000;
+
+export type ReconcileHooks = {
+  listing(cluster: string): void;
+  listed(cluster: string, missing: string[], held: string[]): void;
+  partials(cluster: string, names: string[]): void;
+  /** Epoch milliseconds of the newest WAL file that tier 2 holds. */
+  newest(cluster: string, mtimeMs: number): void;
+  enqueueBackup(cluster: string, backup: string): Promise<Outcome<void>>;
+};
+
+function isCode(code: string): code is ErrorCode {
+  return Object.hasOwn(errorTable, code);
+}
+const isFatal = (code: string) => isCode(code) && errorTable[code].kind === "fatal";
+
+/** The reconciler machine with its IO. */
+export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
+  const { store, settings, queue, log, tier2 } = parts;
+  /** Stored sizes differ when a file was packed anew on its way; what was checked once is not checked again. */
+  const cleared = new Set<string>();
+
+  async function clusters(only: string): Promise<Outcome<string[]>> {
+    const opened = openedTier2(parts);
+    if (isFailure(opened)) return opened;
+    const dropped = await opened.objects.abortUploads(walRoot(tier2.prefix), Date.now() - STALE_UPLOAD_MS);
+    if (dropped.kind !== "ok") log.debug("reconciler.uploads", dropped.reason);
+    if (only !== "") return ok([only]);
+    return ok([...new Set([...(await store.clusters()), ...(await opened.reader.clusters())])].toSorted());
+  }
+
+  /** Segments below it were pruned from tier 2 on purpose. */
+  async function floorOf(opened: Tier2Parts, cluster: string): Promise<string> {
+    const stored = await opened.repository.backups(cluster);
+    if (stored.kind !== "ok") return "";
+    const backups = stored.value.map(({ metadata }) => metadata);
+    return decideWalPruning({ names: [], backups, bounds: [] }).first;
+  }
+
+  async function differentOf(
+    opened: Tier2Parts,
+    cluster: string,
+    suspicious: readonly { name: string; tier1Bytes: number; tier2Bytes: number }[],
+  ): Promise<string[]> {
+    const different: string[] = [];
+    for (const { name, tier1Bytes, tier2Bytes } of suspicious) {
+      const key = `${cluster}/${name}/${tier1Bytes}/${tier2Bytes}`;
+      if (cleared.has(key)) continue;
+      const exported = await store.exportTo(cluster, name, opened.masterKey);
+      exported?.body.destroy();
+      if (exported === undefined || exported.bytes === tier2Bytes) cleared.add(key);
+      else different.push(name);
+    }
+    return different;
+  }
+
+  async function compare(cluster: string): Promise<Outcome<Findings>> {
+    const opened = openedTier2(parts);
+    if (isFailure(opened)) return opened;
+    hooks.listing(cluster);
+    // Tier 2 first: what is stored in between then shows as missing, never as held.
+    const there = await opened.reader.listAll(cluster);
+    const here = await store.list(cluster);
+    const wanted = (await settings.read(cluster)).sendToTier2 ?? there.files.length > 0;
+    const difference = compareTiers({
+      tier1: wanted ? here : [],
+      tier2: there.files,
+      foreign: there.foreign,
+      floor: await floorOf(opened, cluster),
+    });
+    const held = there.files.map(({ name }) => name);
+    hooks.listed(
+      cluster,
+      difference.missing.map(({ name }) => name),
+      held,
+    );
+    hooks.partials(
+      cluster,
+      held.filter((name) => name.endsWith(".partial")),
+    );
+    if (there.files.length > 0) hooks.newest(cluster, Math.max(...there.files.map(({ mtimeMs }) => mtimeMs)));
+    const pending = await queue.pendingOf("wal", cluster);
+    if (pending.kind !== "ok") return pending;
+    const dead = await listDeadLetters(queue, "wal", cluster);
+    if (dead.kind !== "ok") return dead;
+    const buried = new Set(dead.value.map(({ name }) => name));
+    const unsent = difference.missing.filter(({ name }) => !buried.has(name));
+    // As many tasks wait as files are missing: they are those.
+    const toSend = pending.value >= unsent.length ? [] : unsent.slice(0, MAX_TASKS);
+    const backups = await missingBackups(cluster);
+    if (backups.kind !== "ok") return backups;
+    return ok({
+      cluster,
+      missing: difference.missing.length,
+      names: toSend.map(({ name, storedBytes }) => ({ name, bytes: storedBytes })),
+      stalePartials: difference.stalePartials,
+      different: await differentOf(opened, cluster, difference.suspicious),
+      foreign: difference.foreign,
+      backups: backups.value,
+    });
+  }
+
+  /** The pin says that a backup is to reach tier 2, and is taken off when it has. */
+  async function missingBackups(cluster: string): Promise<Outcome<string[]>> {
+    const stored = await parts.repository.backups(cluster);
+    if (stored.kind !== "ok") return stored;
+    const pinned = stored.value.filter(({ snapshots }) => snapshots.some(({ pins }) => pins.includes(TIER2_PIN)));
+    const dead = await listDeadLetters(queue, "backup", cluster);
+    if (dead.kind !== "ok") return dead;
+    const pending = await queue.pendingOf("backup", cluster);
+    if (pending.kind !== "ok") return pending;
+    const buried = new Set(dead.value.map(({ name }) => name));
+    const unsent = pinned.map(({ metadata }) => metadata.name).filter((name) => !buried.has(name));
+    return ok(pending.value >= unsent.length ? [] : unsent);
+  }
+
+  async function repair({ cluster, names, stalePartials, backups }: Findings): Promise<Outcome<Repairs>> {
+    const opened = openedTier2(parts);
+    if (isFailure(opened)) return opened;
+    for (const { name, bytes } of names) {
+      const sent = await queue.publish(
+        "wal",
+        { clusterName: cluster, walName: name, bytes },
+        { id: messageId("wal", cluster, name, bytes) },
+      );
+      if (sent.kind !== "ok") return sent;
+    }
+    for (const kind of ["wal", "backup"] as const) {
+      const dead = await listDeadLetters(queue, kind, cluster);
+      if (dead.kind !== "ok") return dead;
+      // What only a person can help is left to that person.
+      for (const letter of dead.value.filter(({ code }) => !isFatal(code))) await retryDeadLetter(queue, letter);
+    }
+    for (const backup of backups) {
+      const sent = await hooks.enqueueBackup(cluster, backup);
+      if (sent.kind !== "ok") return sent;
+    }
+    if (stalePartials.length > 0) {
+      const removed = await opened.objects.remove(stalePartials.map((name) => walKey(tier2.prefix, cluster, name)));
+      if (removed.kind !== "ok") return removed;
+    }
+    return ok({ enqueued: names.length, removed: stalePartials.length, enqueuedBackups: backups.length });
+  }
+
+  return reconciler.provide({
+    actors: {
+      listClusters: fromPromise<Outcome<string[]>, { only: string }>(({ input }) =>
+        guarded(() => clusters(input.only)),
+      ),
+      compareCluster: fromPromise<Outcome<Findings>, { cluster: string }>(({ input }) =>
+        guarded(() => compare(input.cluster)),
+      ),
+      repairCluster: fromPromise<Outcome<Repairs>, { findings: Findings }>(({ input }) =>
+        guarded(() => repair(input.findings)),
+      ),
+    },
+  });
+}

@@ -1,0 +1,146 @@
+// The backup relay's IO: a backup's WAL awaited, its snapshots copied to tier 2 and read back there, its pin taken off.
+import { fromPromise } from "xstate";
+import { listNames } from "../actors/spool/wal-directory.ts";
+import type { BackupTask } from "../domain/offload-task.ts";
+import { type Failure, failure, type Outcome, ok } from "../domain/outcome.ts";
+import { type StoredBackup, TIER2_PIN } from "../domain/snapshots.ts";
+import { segmentRange } from "../domain/wal-segment.ts";
+import { backupRelay, type Choice, type Verification } from "../machines/backup-relay.machine.ts";
+import { guarded, isFailure, type OffloadParts, openedTier2 } from "./offload-parts.ts";
+import type { Maintain } from "./offload-retention.ts";
+
+/** On tier 1 the sidecar has read everything after the backup; the structure is looked at again before it is copied. */
+const SOURCE_PERCENT = 0;
+const COPY_PERCENT = 100;
+
+type BackupInput = { cluster: string; backup: string };
+type TaskInput = BackupInput & { task: BackupTask };
+
+/** Names of the segments of a range that tier 1 has not complete. */
+export async function missingWal(
+  walDirectory: string,
+  cluster: string,
+  range: { startWal: string; endWal: string; segmentBytes: number },
+): Promise<string[]> {
+  const stored = new Set(await listNames(walDirectory, cluster));
+  return segmentRange(range.startWal, range.endWal, range.segmentBytes).filter((name) => !stored.has(name));
+}
+
+/** The backupRelay machine with its IO. `enqueueBackup`: a task of its own for one backup. */
+export function relayOf(
+  parts: OffloadParts,
+  maintain: Maintain,
+  enqueueBackup: (cluster: string, backup: string) => Promise<Outcome<void>>,
+) {
+  const { settings, log } = parts;
+
+  async function onTier1({ cluster, backup }: BackupInput): Promise<StoredBackup | undefined | Failure> {
+    const stored = await parts.repository.backups(cluster);
+    return stored.kind === "ok" ? stored.value.find(({ metadata }) => metadata.name === backup) : stored;
+  }
+
+  async function choose({ cluster, backup, task }: TaskInput): Promise<Outcome<Choice>> {
+    const opened = openedTier2(parts);
+    if (isFailure(opened)) return opened;
+    if (task.tier2Retention !== undefined) await settings.write(cluster, { tier2Retention: task.tier2Retention });
+    if (backup === "") return expand(cluster);
+    const stored = await onTier1({ cluster, backup });
+    if (stored === undefined) {
+      log.info("relay.gone", `backup ${backup} is no longer on tier 1`, { cluster, backup });
+      return ok({ kind: "none" });
+    }
+    if (isFailure(stored)) return stored;
+    return ok({ kind: "one", backup });
+  }
+
+  /** A task of an older peer names no backup: each one that waits gets a task of its own. */
+  async function expand(cluster: string): Promise<Outcome<Choice>> {
+    const stored = await parts.repository.backups(cluster);
+    if (stored.kind !== "ok") return stored;
+    for (const { metadata, snapshots } of stored.value) {
+      if (!snapshots.some(({ pins }) => pins.includes(TIER2_PIN))) continue;
+      const sent = await enqueueBackup(cluster, metadata.name);
+      if (sent.kind !== "ok") return sent;
+    }
+    return ok({ kind: "none" });
+  }
+
+  async function verifySource(input: BackupInput, signal: AbortSignal): Promise<Outcome<Verification>> {
+    const stored = await onTier1(input);
+    if (stored === undefined) return failure("KLIO-BACKUP-UNKNOWN", `backup ${input.backup} is gone from tier 1`);
+    if (isFailure(stored)) return stored;
+    return parts.repository.verify(stored.snapshots, { percent: SOURCE_PERCENT, signal });
+  }
+
+  async function copy(input: BackupInput, signal: AbortSignal): Promise<Outcome<{ bytes: number }>> {
+    const opened = openedTier2(parts);
+    if (isFailure(opened)) return opened;
+    const stored = await onTier1(input);
+    if (stored === undefined) return failure("KLIO-BACKUP-UNKNOWN", `backup ${input.backup} is gone from tier 1`);
+    if (isFailure(stored)) return stored;
+    const copied = await parts.repository.copyBackupTo(opened.repository, stored, { signal });
+    if (copied.kind === "ok")
+      log.info("relay.copied", `backup ${input.backup} is on tier 2`, { ...input, bytes: copied.value.bytes });
+    return copied;
+  }
+
+  async function verifyCopy({ cluster, backup }: BackupInput, signal: AbortSignal): Promise<Outcome<Verification>> {
+    const opened = openedTier2(parts);
+    if (isFailure(opened)) return opened;
+    const stored = await opened.repository.backups(cluster);
+    if (stored.kind !== "ok") return stored;
+    const copied = stored.value.find(({ metadata }) => metadata.name === backup);
+    if (copied === undefined)
+      return failure("KLIO-BACKUP-FAILED", `backup ${backup} is not whole on tier 2 after its copy`);
+    return opened.repository.verify(copied.snapshots, { percent: COPY_PERCENT, signal });
+  }
+
+  async function applyRetention(cluster: string): Promise<Outcome<void>> {
+    const done = await maintain(cluster, "tier2", false);
+    return done.kind === "ok" ? ok(undefined) : done;
+  }
+
+  async function unpin(input: BackupInput): Promise<Outcome<void>> {
+    const stored = await onTier1(input);
+    if (stored === undefined) return ok(undefined);
+    if (isFailure(stored)) return stored;
+    const pinned = stored.snapshots.filter(({ pins }) => pins.includes(TIER2_PIN));
+    return pinned.length === 0 ? ok(undefined) : parts.repository.unpin(pinned, TIER2_PIN);
+  }
+
+  async function maintainTier1(cluster: string): Promise<Outcome<void>> {
+    const done = await maintain(cluster, "tier1", false);
+    if (done.kind !== "ok") log.warn("retention.failed", `tier 1 was not tidied: ${done.reason}`, { cluster });
+    return ok(undefined);
+  }
+
+  async function findMissing({ cluster, task }: TaskInput): Promise<Outcome<{ missing: number; first: string }>> {
+    const missing = task.range === undefined ? [] : await missingWal(parts.walDirectory, cluster, task.range);
+    return ok({ missing: missing.length, first: missing[0] ?? "" });
+  }
+
+  return backupRelay.provide({
+    actors: {
+      findMissingWal: fromPromise<Outcome<{ missing: number; first: string }>, TaskInput>(({ input }) =>
+        guarded(() => findMissing(input)),
+      ),
+      chooseBackup: fromPromise<Outcome<Choice>, TaskInput>(({ input }) => guarded(() => choose(input))),
+      verifySource: fromPromise<Outcome<Verification>, BackupInput>(({ input, signal }) =>
+        guarded(() => verifySource(input, signal)),
+      ),
+      copyBackup: fromPromise<Outcome<{ bytes: number }>, BackupInput>(({ input, signal }) =>
+        guarded(() => copy(input, signal)),
+      ),
+      verifyCopy: fromPromise<Outcome<Verification>, BackupInput>(({ input, signal }) =>
+        guarded(() => verifyCopy(input, signal)),
+      ),
+      applyRetention: fromPromise<Outcome<void>, TaskInput>(({ input }) =>
+        guarded(() => applyRetention(input.cluster)),
+      ),
+      unpinBackup: fromPromise<Outcome<void>, BackupInput>(({ input }) => guarded(() => unpin(input))),
+      maintainTier1: fromPromise<Outcome<void>, BackupInput>(({ input }) =>
+        guarded(() => maintainTier1(input.cluster)),
+      ),
+    },
+  });
+}

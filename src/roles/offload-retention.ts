@@ -1,0 +1,147 @@
+// Retention wired: the retention machine over one tier's backups and WAL, one run per cluster and tier at a time.
+import { fromPromise, toPromise } from "xstate";
+import { listDeadLetters } from "../actors/jetstream/dead-letters.ts";
+import { listNames } from "../actors/spool/wal-directory.ts";
+import { pruneBound } from "../domain/frontier.ts";
+import { walKey } from "../domain/object-key.ts";
+import { type Failure, type Outcome, ok } from "../domain/outcome.ts";
+import { type AgedBackup, decideRetention } from "../domain/retention-policy.ts";
+import type { SnapshotRepository, StoredBackup, TierName } from "../domain/snapshots.ts";
+import { decideWalPruning } from "../domain/wal-retention.ts";
+import {
+  type ExpiryPlan,
+  type ExpiryResult,
+  type PruneResult,
+  type RetentionInput,
+  type RetentionReport,
+  retention,
+} from "../machines/retention.machine.ts";
+import { guarded, isFailure, keyedMutex, type OffloadParts, openedTier2 } from "./offload-parts.ts";
+
+export type Maintain = (cluster: string, tier: TierName, dryRun: boolean) => Promise<Outcome<RetentionReport>>;
+
+function agedBackup({ metadata, snapshots }: StoredBackup): AgedBackup {
+  return {
+    name: metadata.name,
+    startedAtMs: metadata.startedAt * 1000,
+    stoppedAtMs: metadata.stoppedAt * 1000,
+    isPinned: snapshots.some(({ pins }) => pins.length > 0),
+  };
+}
+
+/** Also the pin of a backup that tier 2 still lacks holds it: nothing leaves tier 1 before it reached tier 2. */
+export function retentionOf(parts: OffloadParts): Maintain {
+  const { settings, log } = parts;
+  const inTurn = keyedMutex();
+
+  const repositoryOf = (tier: TierName): SnapshotRepository | Failure => {
+    if (tier === "tier1") return parts.repository;
+    const opened = openedTier2(parts);
+    return isFailure(opened) ? opened : opened.repository;
+  };
+
+  async function decide({ cluster, tier }: RetentionInput): Promise<Outcome<ExpiryPlan>> {
+    const repository = repositoryOf(tier);
+    if (isFailure(repository)) return repository;
+    const stored = await repository.backups(cluster);
+    if (stored.kind !== "ok") return stored;
+    const orphans = await repository.orphans(cluster);
+    if (orphans.kind !== "ok") return orphans;
+    const known = await settings.read(cluster);
+    const rules = tier === "tier1" ? known.tier1Retention : known.tier2Retention;
+    const backups = stored.value.map(agedBackup);
+    const { kept, expired } =
+      rules === undefined
+        ? { kept: Object.fromEntries(backups.map(({ name }) => [name, ["no policy"]])), expired: [] }
+        : decideRetention(backups, rules, Date.now());
+    return ok({ kept, expired, orphans: orphans.value.length });
+  }
+
+  async function expire({
+    cluster,
+    tier,
+    names,
+  }: RetentionInput & { names: string[] }): Promise<Outcome<ExpiryResult>> {
+    const repository = repositoryOf(tier);
+    if (isFailure(repository)) return repository;
+    const stored = await repository.backups(cluster);
+    if (stored.kind !== "ok") return stored;
+    const orphans = await repository.orphans(cluster);
+    if (orphans.kind !== "ok") return orphans;
+    const going = stored.value.filter(({ metadata }) => names.includes(metadata.name));
+    const snapshots = [...going.flatMap((backup) => backup.snapshots), ...orphans.value];
+    if (snapshots.length > 0) {
+      const deleted = await repository.delete(snapshots);
+      if (deleted.kind !== "ok") return deleted;
+    }
+    for (const { metadata } of going)
+      log.info("retention.expired", `backup ${metadata.name} expired`, { cluster, tier, backup: metadata.name });
+    if (orphans.value.length > 0)
+      log.info("retention.orphans", `${orphans.value.length} snapshots of no backup were removed`, { cluster, tier });
+    return ok({ backups: going.map(({ metadata }) => metadata.name), orphans: orphans.value.length });
+  }
+
+  /** What tier 1 must keep because tier 2 should have it and has not. */
+  async function boundsOf(cluster: string): Promise<Outcome<string[]>> {
+    if (!parts.tier2.isWanted || (await settings.read(cluster)).sendToTier2 === false) return ok([]);
+    const dead = await listDeadLetters(parts.queue, "wal", cluster);
+    if (dead.kind !== "ok") return dead;
+    const names = dead.value.map(({ name }) => name).filter((name) => /^[0-9A-F]{24}/.test(name));
+    return ok([pruneBound(parts.frontierOf(cluster)), ...names]);
+  }
+
+  async function prune({
+    cluster,
+    tier,
+    dryRun,
+    without,
+  }: RetentionInput & { without: string[] }): Promise<Outcome<PruneResult>> {
+    const repository = repositoryOf(tier);
+    if (isFailure(repository)) return repository;
+    const stored = await repository.backups(cluster);
+    if (stored.kind !== "ok") return stored;
+    const backups = stored.value.map(({ metadata }) => metadata).filter(({ name }) => !without.includes(name));
+    const bounds = tier === "tier1" ? await boundsOf(cluster) : ok<string[]>([]);
+    if (bounds.kind !== "ok") return bounds;
+    const opened = tier === "tier2" ? openedTier2(parts) : undefined;
+    if (opened !== undefined && isFailure(opened)) return opened;
+    const names =
+      opened === undefined
+        ? await listNames(parts.walDirectory, cluster)
+        : (await opened.reader.list(cluster)).map(({ name }) => name);
+    const decision = decideWalPruning({ names, backups, bounds: bounds.value });
+    if (decision.heldBy !== "") log.debug("retention.held", `no WAL goes: ${decision.heldBy}`, { cluster, tier });
+    if (!dryRun && decision.names.length > 0) {
+      if (opened === undefined) await parts.store.remove(cluster, decision.names);
+      else {
+        const removed = await opened.objects.remove(
+          decision.names.map((name) => walKey(parts.tier2.prefix, cluster, name)),
+        );
+        if (removed.kind !== "ok") return removed;
+      }
+      log.info("retention.pruned", `${decision.names.length} WAL files before ${decision.first} went`, {
+        cluster,
+        tier,
+      });
+    }
+    return ok({ files: decision.names.length, first: decision.first, heldBy: decision.heldBy });
+  }
+
+  const machine = retention.provide({
+    actors: {
+      decideExpiry: fromPromise<Outcome<ExpiryPlan>, RetentionInput>(({ input }) => guarded(() => decide(input))),
+      expireBackups: fromPromise<Outcome<ExpiryResult>, RetentionInput & { names: string[] }>(({ input }) =>
+        guarded(() => expire(input)),
+      ),
+      pruneWal: fromPromise<Outcome<PruneResult>, RetentionInput & { without: string[] }>(({ input }) =>
+        guarded(() => prune(input)),
+      ),
+    },
+  });
+  return (cluster, tier, dryRun) =>
+    inTurn(`${tier}/${cluster}`, () =>
+      toPromise(
+        parts.telemetry.start(machine, { id: `retention/${tier}/${cluster}`, input: { cluster, tier, dryRun } }),
+      ),
+    );
+}
