@@ -111,20 +111,21 @@ export function retentionOf(parts: OffloadParts): Maintain {
         : (await opened.reader.list(cluster)).map(({ name }) => name);
     const decision = decideWalPruning({ names, backups, bounds: bounds.value });
     if (decision.heldBy !== "") log.debug("retention.held", `no WAL goes: ${decision.heldBy}`, { cluster, tier });
-    if (!dryRun && decision.names.length > 0) {
-      if (opened === undefined) await parts.store.remove(cluster, decision.names);
+    let files = decision.names.length;
+    if (!dryRun && files > 0) {
+      if (opened === undefined) files = await parts.store.remove(cluster, decision.names);
       else {
         const removed = await opened.objects.remove(
           decision.names.map((name) => walKey(parts.tier2.prefix, cluster, name)),
         );
         if (removed.kind !== "ok") return removed;
       }
-      log.info("retention.pruned", `${decision.names.length} WAL files before ${decision.first} went`, {
+      log.info("retention.pruned", `${files} WAL files before ${decision.first} went`, {
         cluster,
         tier,
       });
     }
-    return ok({ files: decision.names.length, first: decision.first, heldBy: decision.heldBy });
+    return ok({ files, first: decision.first, heldBy: decision.heldBy });
   }
 
   const machine = retention.provide({

@@ -99,6 +99,8 @@ class Offload implements OffloadRole {
   readonly #stopGauges: () => void;
   /** Frontiers to be recorded; only the latest of a cluster is written. */
   readonly #records = new Map<string, string>();
+  /** Clusters that were seen since the reconciler began. */
+  readonly #known = new Set<string>();
   #reconciler: Actor<typeof reconciler> | undefined;
   #stopping: Promise<void> | undefined;
 
@@ -146,6 +148,11 @@ class Offload implements OffloadRole {
       log.warn("offload.settings", `cannot remember the settings of ${cluster}: ${errorText(error)}`, { cluster });
     });
     if (!sendToTier2) return;
+    // A cluster's first file: what tier 2 holds of it is not known before it was listed.
+    if (!this.#known.has(cluster) && this.#reconciler !== undefined) {
+      this.#known.add(cluster);
+      if (!this.frontier(cluster).listed) this.#request(cluster);
+    }
     this.#queues.wal?.send({ type: "wal.stored", cluster, name });
     this.#outbox.add({ cluster, name, traceparent: traceparent ?? "" });
   }

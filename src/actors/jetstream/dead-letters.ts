@@ -28,31 +28,36 @@ export type FailedTask = {
   message: WalMessage | BackupMessage;
 };
 
-const READ_LIMIT_MS = 10_000;
+const READ_LIMIT_MS = 2_000;
+const READ_TRIES = 5;
 
 type Entry = { sequence: number; timeMs: number; data: Uint8Array };
 
 /** All dead letters of a kind, or a rejection: never a silently short list. */
 async function readEntries(queue: Queue, kind: TaskKind): Promise<Entry[]> {
+  for (let tries = 1; ; tries++) {
+    const { expected, entries } = await readOnce(queue, kind);
+    if (entries.length >= expected) return entries;
+    // One may have been settled between counting and reading.
+    if (tries === READ_TRIES) throw new Error(`only ${entries.length} of ${expected} dead letters could be read`);
+  }
+}
+
+async function readOnce(queue: Queue, kind: TaskKind): Promise<{ expected: number; entries: Entry[] }> {
   const stream = queue.names.deadLetters[kind];
   const { state } = await queue.jsm.streams.info(stream);
-  if (state.messages === 0) return [];
-  const consumer = await queue.js.consumers.get(stream);
-  const messages = await consumer.fetch({ max_messages: state.messages, expires: READ_LIMIT_MS });
+  const expected = state.messages;
   const entries: Entry[] = [];
+  if (expected === 0) return { expected, entries };
+  const consumer = await queue.js.consumers.get(stream);
+  const messages = await consumer.fetch({ max_messages: expected, expires: READ_LIMIT_MS });
   for await (const message of messages) {
-    entries.push({
-      sequence: message.seq,
-      timeMs: message.info.timestampNanos / 1_000_000,
-      data: message.data,
-    });
-    if (entries.length === state.messages) break;
+    entries.push({ sequence: message.seq, timeMs: message.info.timestampNanos / 1_000_000, data: message.data });
+    if (entries.length === expected) break;
   }
   await messages.close();
   await consumer.delete();
-  if (entries.length < state.messages)
-    throw new Error(`only ${entries.length} of ${state.messages} dead letters could be read`);
-  return entries;
+  return { expected, entries };
 }
 
 async function original(queue: Queue, kind: TaskKind, sequence: number): Promise<StoredMsg | undefined> {

@@ -116,7 +116,7 @@ export async function openQueue(address: QueueAddress, options: { log: Log; sign
   };
   const ensure = () =>
     guarded("cannot prepare the queue", async () => {
-      const now = await ensureStreams(jsm, names, address.replicas);
+      const now = await ensureStreams(jsm, names, address.replicas, created === undefined);
       const isLost = created !== undefined && created !== now;
       created = now;
       if (isLost) for (const listener of listeners) listener();
@@ -184,6 +184,8 @@ export async function openQueue(address: QueueAddress, options: { log: Log; sign
         return info.state.subjects?.[subject] ?? 0;
       }),
     async [Symbol.asyncDispose]() {
+      // What was given back must arrive; a queue that is away learns it from the end of its wait.
+      if (isUp) await connection.flush().catch(() => undefined);
       await connection.close();
     },
   };

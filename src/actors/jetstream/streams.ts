@@ -91,21 +91,35 @@ async function ensureStream(jsm: JetStreamManager, config: Partial<StreamConfig>
   }
 }
 
-async function ensureConsumer(jsm: JetStreamManager, names: QueueNames, kind: TaskKind): Promise<void> {
+async function ensureConsumer(jsm: JetStreamManager, names: QueueNames, kind: TaskKind, fresh: boolean): Promise<void> {
+  const [stream, consumer] = [names.stream[kind], names.consumer[kind]];
   const config = consumerConfig(names, kind);
   try {
-    await jsm.consumers.info(names.stream[kind], names.consumer[kind]);
-    await jsm.consumers.update(names.stream[kind], names.consumer[kind], config as Partial<ConsumerUpdateConfig>);
+    await jsm.consumers.info(stream, consumer);
+    if (!fresh) {
+      await jsm.consumers.update(stream, consumer, config as Partial<ConsumerUpdateConfig>);
+      return;
+    }
+    await jsm.consumers.delete(stream, consumer);
   } catch (error) {
     if (!isNotFound(error)) throw error;
-    await jsm.consumers.add(names.stream[kind], config);
   }
+  await jsm.consumers.add(stream, config);
 }
 
-/** Safe to repeat. Returns when the task streams were made: another answer than before means that tasks were lost. */
-export async function ensureStreams(jsm: JetStreamManager, names: QueueNames, replicas: number): Promise<string> {
+/**
+ * Safe to repeat. `fresh`: consumers are made anew, so that what an earlier run held in hand is handed out at once and not
+ * after its wait (a restarted queue server forgets what was given back). Returns when the task streams were made: another
+ * answer than before means that tasks were lost.
+ */
+export async function ensureStreams(
+  jsm: JetStreamManager,
+  names: QueueNames,
+  replicas: number,
+  fresh: boolean,
+): Promise<string> {
   const created: string[] = [];
   for (const config of streamConfigs(names, replicas)) created.push(await ensureStream(jsm, config));
-  for (const kind of kinds) await ensureConsumer(jsm, names, kind);
+  for (const kind of kinds) await ensureConsumer(jsm, names, kind, fresh);
   return created.slice(0, kinds.length).join(" ");
 }

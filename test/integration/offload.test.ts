@@ -1,0 +1,418 @@
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { openObjectStore } from "../../src/actors/s3/object-store.ts";
+import { walKey } from "../../src/domain/object-key.ts";
+import { TIER2_PIN } from "../../src/domain/snapshots.ts";
+import { backupOf } from "../support/backups.ts";
+import { eventually } from "../support/eventually.ts";
+import { type OffloadBench, offloadBench, SEGMENT_BYTES, wal } from "../support/offload-bench.ts";
+import { temporaryDirectory } from "../support/temporary-directory.ts";
+
+async function rawOf(bench: OffloadBench, cluster: string, name: string): Promise<Buffer> {
+  const opened = await bench.reader.open(cluster, name);
+  const parts: Uint8Array[] = [];
+  for await (const block of opened?.blocks ?? []) parts.push(block);
+  return Buffer.concat(parts);
+}
+
+const quick = { probe: { firstMs: 50, limitMs: 200 }, delaysMs: [100] };
+const hasAll = (bench: OffloadBench, cluster: string, names: string[]) => async () => {
+  const held = await bench.names2(cluster);
+  return names.every((name) => held.includes(name));
+};
+const pending = async (bench: OffloadBench) => (await bench.role().admin.pending()).wal;
+
+test("stored files reach tier 2 bit for bit, the frontier follows, and the queue is empty", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  await eventually(() => role.admin.reconcile());
+  const names = Array.from({ length: 12 }, (_, i) => wal(i + 1));
+  const raws = await Promise.all(names.map((name) => bench.segment("eu.main", name)));
+  await eventually(hasAll(bench, "eu.main", names));
+  for (const [i, name] of names.entries()) expect((await rawOf(bench, "eu.main", name)).equals(raws[i]!)).toBe(true);
+  await eventually(async () => (await pending(bench)) === 0);
+  await eventually(() => role.frontier("eu.main").listed);
+  expect(role.frontier("eu.main")).toMatchObject({ at: wal(12), missing: [], listed: true });
+});
+
+test("a partial file is relayed, grows there, and gives way to the complete file", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  const raw = Buffer.alloc(SEGMENT_BYTES, 7);
+  const write = async (from: number, to: number, complete = false) => {
+    const writer = await bench.store.openWriter({
+      cluster: "a",
+      name: wal(1),
+      segmentBytes: SEGMENT_BYTES,
+      fromOffset: from,
+      allowForeign: true,
+    });
+    writer.append(raw.subarray(from, to), from);
+    if (complete) await writer.complete();
+    await writer.close();
+    role.onStored({ cluster: "a", name: complete ? wal(1) : `${wal(1)}.partial`, sendToTier2: true });
+  };
+  await write(0, 100_000);
+  await eventually(async () => (await rawOf(bench, "a", `${wal(1)}.partial`)).length === 100_000);
+  await write(100_000, 300_000);
+  await eventually(async () => (await rawOf(bench, "a", `${wal(1)}.partial`)).length === 300_000);
+  await write(300_000, SEGMENT_BYTES, true);
+  await eventually(async () => (await bench.names2("a")).join() === wal(1));
+  expect((await rawOf(bench, "a", wal(1))).equals(raw)).toBe(true);
+});
+
+test("P4: while S3 is away storing goes on at once, one line tells it, and everything catches up", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  await eventually(() => role.admin.reconcile());
+  await bench.segment("a", wal(1));
+  await eventually(hasAll(bench, "a", [wal(1)]));
+  await bench.s3.s3.stop();
+  const names = Array.from({ length: 40 }, (_, i) => wal(i + 2));
+  const before = Date.now();
+  for (const name of names) role.onStored({ cluster: "a", name, sendToTier2: true });
+  expect(Date.now() - before).toBeLessThan(1_000);
+  for (const name of names) await bench.segment("a", name, false);
+  await eventually(() => role.paused() !== undefined);
+  expect(role.paused()?.code).toBe("KLIO-S3-DOWN");
+  // Several probes fail, and still there is one line.
+  await eventually(async () => (await pending(bench)) === 40);
+  const attempts = () => bench.log.events().filter((event) => event === "offload.paused").length;
+  expect(attempts()).toBe(1);
+  await bench.s3.s3.start();
+  await eventually(hasAll(bench, "a", names), { timeoutMs: 60_000 });
+  await eventually(() => role.frontier("a").at === wal(41));
+  expect(bench.log.events()).toContain("offload.resumed");
+  expect(await role.admin.failed("wal")).toEqual([]);
+});
+
+test("tier 2 that opens long after the start gets what was stored meanwhile", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const opening = Promise.withResolvers<typeof bench.parts>();
+  const role = await bench.start({ limits: quick, tier2: { prefix: "p", whenOpen: opening.promise } });
+  await bench.segment("a", wal(1));
+  expect(role.paused()).toMatchObject({ code: "KLIO-S3-DOWN" });
+  await expect(role.admin.reconcile()).rejects.toMatchObject({ code: "KLIO-S3-DOWN" });
+  await eventually(async () => (await pending(bench)) === 1);
+  opening.resolve(bench.parts);
+  await eventually(hasAll(bench, "a", [wal(1)]));
+});
+
+test("wrong credentials and a missing bucket pause with their own code; right ones go on", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  for (const [change, code] of [
+    [{ secretAccessKey: "wrong" }, "KLIO-S3-CREDENTIALS"],
+    [{ bucketName: "no-such-bucket" }, "KLIO-S3-BUCKET"],
+  ] as const) {
+    const objects = openObjectStore({ ...bench.s3.settings, ...change });
+    const role = await bench.start({
+      limits: quick,
+      tier2: { prefix: "p", whenOpen: Promise.resolve({ ...bench.parts, objects }) },
+    });
+    await bench.segment("a", wal(code.length));
+    await eventually(() => role.paused()?.code === code);
+    expect(await role.admin.failed("wal")).toEqual([]);
+    await role.stop();
+  }
+  await bench.start({ limits: quick });
+  await eventually(hasAll(bench, "a", [wal("KLIO-S3-CREDENTIALS".length), wal("KLIO-S3-BUCKET".length)]));
+});
+
+test("P5: the queue server killed with -9 costs nothing but a moment", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  for (let n = 1; n <= 10; n++) {
+    await bench.segment("a", wal(n));
+    if (n === 5) process.kill(role.queuePid(), "SIGKILL");
+  }
+  await eventually(
+    hasAll(
+      bench,
+      "a",
+      Array.from({ length: 10 }, (_, i) => wal(i + 1)),
+    ),
+    { timeoutMs: 30_000 },
+  );
+});
+
+test("P5: with the queue's directory gone the reconciler finds every file", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const first = await bench.start({ limits: quick });
+  await bench.segment("a", wal(1));
+  await eventually(hasAll(bench, "a", [wal(1)]));
+  await first.stop();
+  for (const n of [2, 3]) await bench.segment("a", wal(n), false);
+  await rm(join(directory.path, "queue"), { recursive: true });
+  const role = await bench.start({ limits: quick });
+  await eventually(hasAll(bench, "a", [wal(2), wal(3)]));
+  await eventually(() => role.frontier("a").at === wal(3));
+  // While it runs, too.
+  await bench.segment("b", wal(1), false);
+  role.onStored({ cluster: "b", name: wal(9), sendToTier2: true }); // makes the cluster one that goes to tier 2
+  await rm(join(directory.path, "queue", "jetstream"), { recursive: true });
+  process.kill(role.queuePid(), "SIGKILL");
+  await eventually(hasAll(bench, "b", [wal(1)]));
+});
+
+test("KLIO-S3-CONFLICT: other bytes under the same name are neither replaced nor believed, and delay nobody", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const foreign = Buffer.from("not ours");
+  await bench.s3.objects.put(walKey("p", "a", wal(1)), foreign);
+  const role = await bench.start({ limits: quick });
+  for (const n of [1, 2]) await bench.segment("a", wal(n));
+  await bench.segment("b", wal(1));
+  await eventually(hasAll(bench, "a", [wal(2)]));
+  await eventually(hasAll(bench, "b", [wal(1)]));
+  const [failed] = await eventually(async () => {
+    const list = await role.admin.failed("wal", "a");
+    return list.length === 1 && list;
+  });
+  expect(failed).toMatchObject({ name: wal(1), code: "KLIO-S3-CONFLICT" });
+  const kept = await bench.s3.objects.get(walKey("p", "a", wal(1)));
+  expect(kept.kind === "ok" && kept.value?.bytes).toBe(foreign.length);
+  const report = await role.admin.reconcile("a");
+  expect(report.clusters[0]).toMatchObject({ cluster: "a", different: [wal(1)], enqueued: 0 });
+});
+
+test("a second upload of the same content is no conflict", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  await bench.segment("a", wal(1));
+  await eventually(hasAll(bench, "a", [wal(1)]));
+  await role.stop();
+  await rm(join(directory.path, "queue"), { recursive: true });
+  // Without a listing before it: the store refuses, the contents are compared.
+  const never = { ...bench.parts, reader: { ...bench.reader, clusters: () => new Promise<string[]>(() => undefined) } };
+  const again = await bench.start({ limits: quick, tier2: { prefix: "p", whenOpen: Promise.resolve(never) } });
+  again.onStored({ cluster: "a", name: wal(1), sendToTier2: true });
+  await eventually(() => again.frontier("a").missing.length === 0 && again.frontier("a").at === wal(1));
+  await eventually(async () => (await pending(bench)) === 0);
+  expect(await again.admin.failed("wal")).toEqual([]);
+});
+
+test("a poison segment delays no other; removed as dead letter it is gone, with its file repaired it is relayed", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const { store } = bench;
+  const poisoned: typeof store.exportTo = async (cluster, name, key) => {
+    if (name === wal(1) && isPoison)
+      throw new (await import("../../src/errors.ts")).KlioError("KLIO-WAL-DAMAGED", "frame 3");
+    return store.exportTo(cluster, name, key);
+  };
+  let isPoison = true;
+  const proxied = new Proxy(store, {
+    get: (target, key) => {
+      if (key === "exportTo") return poisoned;
+      const value: unknown = Reflect.get(target, key, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const role = await bench.start({ limits: quick, store: proxied });
+  for (const n of [1, 2, 3]) await bench.segment("a", wal(n));
+  await bench.segment("b", wal(1).replace(/1$/, "7"));
+  await eventually(hasAll(bench, "a", [wal(2), wal(3)]));
+  await eventually(hasAll(bench, "b", [wal(7)]));
+  const failed = await eventually(async () => {
+    const list = await role.admin.failed("wal");
+    return list.length === 1 && list;
+  });
+  expect(failed[0]).toMatchObject({
+    cluster: "a",
+    name: wal(1),
+    code: "KLIO-WAL-DAMAGED",
+    error: "frame 3",
+    attempts: 1,
+  });
+  expect(role.frontier("a").at).not.toBe(wal(3));
+  isPoison = false;
+  expect(await role.admin.retry("a")).toEqual({ wal: 1, backup: 0 });
+  await eventually(hasAll(bench, "a", [wal(1)]));
+  await eventually(async () => (await role.admin.failed("wal")).length === 0);
+  await eventually(() => role.frontier("a").at === wal(3));
+});
+
+test("a file that tier 1 no longer has is missing for good only when tier 2 has it neither (KLIO-WAL-MISSING)", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  role.onStored({ cluster: "a", name: wal(5), sendToTier2: true });
+  const failed = await eventually(async () => {
+    const list = await role.admin.failed("wal");
+    return list.length === 1 && list;
+  });
+  expect(failed[0]).toMatchObject({ name: wal(5), code: "KLIO-WAL-MISSING" });
+  expect(await role.admin.purge()).toEqual({ wal: 1, backup: 0 });
+  expect(await role.admin.failed("wal")).toEqual([]);
+});
+
+/** A whole backup of `cluster` in tier 1, pinned for tier 2. */
+function addBackup(bench: OffloadBench, name: string, startWal: string, endWal: string, startedAt = 1_700_000_000) {
+  const metadata = backupOf({
+    name,
+    clusterName: "a",
+    startWal,
+    endWal,
+    segmentSize: SEGMENT_BYTES,
+    backupLabel: "",
+    startedAt,
+    stoppedAt: startedAt + 60,
+  });
+  const snapshot = {
+    id: `${name}-1`,
+    user: "klio",
+    cluster: "a",
+    path: `/${name}`,
+    backup: name,
+    content: "pgdata" as const,
+    startTimeMs: 0,
+    endTimeMs: 0,
+    bytes: 1,
+    files: 1,
+    directories: 1,
+    pins: [TIER2_PIN],
+  };
+  bench.tier1.stored.push({ metadata, snapshots: [snapshot] });
+}
+
+const close = (backupName: string, startWal: string, endWal: string) => ({
+  cluster: "a",
+  backupName,
+  timeline: 1,
+  startWal,
+  endWal,
+  segmentBytes: SEGMENT_BYTES,
+  sendToTier2: true,
+  tier2RetentionPolicy: "",
+  traceparent: "",
+});
+
+test("a backup closed before its WAL is there waits for it, is relayed and unpinned", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: { ...quick, deferMs: 50 } });
+  await bench.segment("a", wal(1));
+  addBackup(bench, "b1", wal(1), wal(2));
+  const first = await role.closeBackup(close("b1", wal(1), wal(2)));
+  expect(first).toEqual({ scheduled: false, missing: [wal(2)] });
+  expect((await role.admin.pending()).backup).toBe(1);
+  await bench.segment("a", wal(2));
+  expect(await role.closeBackup(close("b1", wal(1), wal(2)))).toEqual({ scheduled: true, missing: [] });
+  await eventually(() => bench.tier2.stored.length === 1);
+  await eventually(() => bench.tier1.stored[0]!.snapshots[0]!.pins.length === 0);
+  await eventually(async () => (await role.admin.pending()).backup === 0);
+});
+
+test("KLIO-BACKUP-CORRUPT: a copy that is damaged is a dead letter, and stays pinned on tier 1", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  bench.tier2.corrupt = ["base/1/2 cannot be read"];
+  const role = await bench.start({ limits: quick });
+  await bench.segment("a", wal(1));
+  addBackup(bench, "b1", wal(1), wal(1));
+  await role.closeBackup(close("b1", wal(1), wal(1)));
+  const failed = await eventually(async () => {
+    const list = await role.admin.failed("backup");
+    return list.length === 1 && list;
+  });
+  expect(failed[0]).toMatchObject({
+    name: "b1",
+    code: "KLIO-BACKUP-CORRUPT",
+    error: "tier 2: base/1/2 cannot be read",
+  });
+  expect(bench.tier1.stored[0]!.snapshots[0]!.pins).toEqual([TIER2_PIN]);
+});
+
+test("the reconciler relays a pinned backup whose task was lost", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  await bench.segment("a", wal(1), false);
+  addBackup(bench, "b1", wal(1), wal(1));
+  await bench.start({ limits: quick });
+  await eventually(() => bench.tier2.stored.length === 1);
+});
+
+test("retention on whole backups: the pinned stays, WAL goes up to what is needed and confirmed, a dry run touches nothing", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  for (let n = 1; n <= 6; n++) await bench.segment("a", wal(n));
+  await eventually(
+    hasAll(
+      bench,
+      "a",
+      [1, 2, 3, 4, 5, 6].map((n) => wal(n)),
+    ),
+  );
+  await eventually(() => role.admin.reconcile("a"));
+  for (const [i, n] of [1, 3, 5].entries()) {
+    addBackup(bench, `b${n}`, wal(n), wal(n), 1_700_000_000 + i * 86_400);
+    if (n !== 1) bench.tier1.stored.at(-1)!.snapshots[0]!.pins = [];
+  }
+  const policy = '{"keepLatest":1,"keepHourly":0,"keepDaily":0,"keepWeekly":0,"keepMonthly":0,"keepAnnual":0}';
+  const request = { cluster: "a", retentionPolicy: policy, traceparent: "" };
+  expect(await role.maintainBackups(request)).toEqual({
+    deletedBackups: ["b3"],
+    deletedOrphans: 0,
+    deletedWalFiles: 0,
+  });
+  bench.tier1.stored[0]!.snapshots[0]!.pins = [];
+  expect(await role.admin.applyRetention("a", "tier1", true)).toMatchObject({
+    deletedBackups: ["b1"],
+    deletedWalFiles: 4,
+  });
+  expect(bench.tier1.stored.length).toBe(2);
+  expect(await role.maintainBackups({ ...request, retentionPolicy: "" })).toEqual({
+    deletedBackups: ["b1"],
+    deletedOrphans: 0,
+    deletedWalFiles: 4,
+  });
+  expect((await bench.store.list("a")).map(({ name }) => name)).toEqual([wal(5), wal(6)]);
+  expect(await role.admin.getRetention("a")).toMatchObject({ tier1: { keepLatest: 1 } });
+  // Tier 2 has no backup and keeps everything; what left tier 1 is not asked for again.
+  expect((await bench.names2("a")).length).toBe(6);
+});
+
+test("KLIO-TIER-MISSING: with tier 1 alone maintenance works, and a backup for tier 2 is told as impossible", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const { tier2: _, ...options } = { tier2: undefined, limits: quick };
+  const { startOffload } = await import("../../src/roles/offload.ts");
+  const { noTelemetry } = await import("../../src/telemetry/telemetry.ts");
+  const { findTool } = await import("../../src/config/tools.ts");
+  const role = await startOffload({
+    store: bench.store,
+    walDirectory: join(directory.path, "wal"),
+    repository: bench.tier1,
+    queue: {
+      kind: "embedded",
+      executable: findTool("nats-server", process.env),
+      directory: join(directory.path, "queue"),
+    },
+    telemetry: noTelemetry(),
+    log: bench.log,
+    signal: new AbortController().signal,
+    ...options,
+  });
+  await bench.segment("a", wal(1), false);
+  role.onStored({ cluster: "a", name: wal(1), sendToTier2: true });
+  addBackup(bench, "b1", wal(1), wal(1));
+  expect(await role.closeBackup(close("b1", wal(1), wal(1)))).toEqual({ scheduled: false, missing: [] });
+  const failed = await eventually(async () => {
+    const list = await role.admin.failed("backup");
+    return list.length === 1 && list;
+  });
+  expect(failed[0]).toMatchObject({ code: "KLIO-TIER-MISSING" });
+  expect((await role.admin.pending()).wal).toBe(0);
+  await expect(role.admin.reconcile()).rejects.toMatchObject({ code: "KLIO-TIER-MISSING" });
+  await role.stop();
+});
