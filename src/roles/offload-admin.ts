@@ -1,33 +1,16 @@
 // What the administration socket offers, over the offload role's parts.
+import type { AdminHandlers } from "../actors/grpc/serve-admin.actor.ts";
 import { dropDeadLetter, type FailedTask, listDeadLetters, retryDeadLetter } from "../actors/jetstream/dead-letters.ts";
 import { unwrap } from "../domain/outcome.ts";
-import type { RetentionRules } from "../domain/retention-policy.ts";
-import type { StoredBackup, TierName } from "../domain/snapshots.ts";
+import type { SnapshotRepository, StoredBackup, TierName } from "../domain/snapshots.ts";
 import { KlioError } from "../errors.ts";
 import type { ReconcileReport } from "../machines/reconciler.machine.ts";
-import type { RetentionReport } from "../machines/retention.machine.ts";
 import type { TaskKind } from "../wire/subject.ts";
 import { isFailure, type OffloadParts, openedTier2 } from "./offload-parts.ts";
 import type { Maintain } from "./offload-retention.ts";
 
-export type ListedBackup = StoredBackup["metadata"];
+type ListedBackup = StoredBackup["metadata"];
 type Counts = Record<TaskKind, number>;
-
-/** Every handler rejects with a KlioError. */
-export type AdminHandlers = {
-  refresh(): Promise<void>;
-  /** Both tiers merged by cluster and name; annotations say which tiers have it. */
-  listBackups(): Promise<ListedBackup[]>;
-  deleteBackup(cluster: string, backup: string, tiers: readonly TierName[]): Promise<void>;
-  failed(kind: TaskKind, cluster?: string): Promise<FailedTask[]>;
-  pending(): Promise<Counts>;
-  retry(cluster?: string): Promise<Counts>;
-  purge(cluster?: string): Promise<Counts>;
-  reconcile(cluster?: string): Promise<ReconcileReport>;
-  getRetention(cluster: string): Promise<{ tier1?: RetentionRules; tier2?: RetentionRules }>;
-  setRetention(cluster: string, tier: TierName, rules: RetentionRules): Promise<void>;
-  applyRetention(cluster: string, tier: TierName, dryRun: boolean): Promise<RetentionReport>;
-};
 
 const kinds: readonly TaskKind[] = ["wal", "backup"];
 
@@ -62,20 +45,8 @@ export function adminOf(
   };
 
   return {
-    async refresh() {
-      for (const repository of repositories()) unwrap(await repository.refreshServer());
-    },
-    async listBackups() {
-      const merged = new Map<string, ListedBackup>();
-      for (const repository of repositories())
-        for (const { metadata } of unwrap(await repository.backups())) {
-          const key = `${metadata.clusterName}/${metadata.name}`;
-          const known = merged.get(key) ?? metadata;
-          const annotations = { ...known.annotations, [`klio.io/${repository.tier}`]: "present" };
-          merged.set(key, { ...known, annotations });
-        }
-      return [...merged.values()].toSorted((a, b) => a.startedAt - b.startedAt);
-    },
+    refresh: () => refreshAll(repositories()),
+    listBackups: () => mergedBackups(repositories()),
     async deleteBackup(cluster, backup, tiers) {
       for (const tier of tiers) {
         const repository = repositoryOf(tier);
@@ -103,5 +74,44 @@ export function adminOf(
     setRetention: (cluster, tier, rules) =>
       settings.write(cluster, tier === "tier1" ? { tier1Retention: rules } : { tier2Retention: rules }),
     applyRetention: async (cluster, tier, dryRun) => unwrap(await maintain(cluster, tier, dryRun)),
+  };
+}
+
+async function refreshAll(repositories: readonly SnapshotRepository[]): Promise<void> {
+  for (const repository of repositories) unwrap(await repository.refreshServer());
+}
+
+async function mergedBackups(repositories: readonly SnapshotRepository[]): Promise<ListedBackup[]> {
+  const merged = new Map<string, ListedBackup>();
+  for (const repository of repositories)
+    for (const { metadata } of unwrap(await repository.backups())) {
+      const key = `${metadata.clusterName}/${metadata.name}`;
+      const known = merged.get(key) ?? metadata;
+      const annotations = { ...known.annotations, [`klio.io/${repository.tier}`]: "present" };
+      merged.set(key, { ...known, annotations });
+    }
+  return [...merged.values()].toSorted((a, b) => a.startedAt - b.startedAt);
+}
+
+/** Of a server that only reads tier 2: it looks and refreshes, and changes nothing. */
+export function readOnlyAdmin(repository: SnapshotRepository): AdminHandlers {
+  const refuse = async () => {
+    throw new KlioError("KLIO-READ-ONLY", "this server only reads tier 2");
+  };
+  const noQueue = async () => {
+    throw new KlioError("KLIO-QUEUE-DOWN", "this server has no queue", { hint: "ask the server that has tier 1" });
+  };
+  return {
+    refresh: () => refreshAll([repository]),
+    listBackups: () => mergedBackups([repository]),
+    deleteBackup: refuse,
+    failed: noQueue,
+    pending: noQueue,
+    retry: noQueue,
+    purge: noQueue,
+    reconcile: refuse,
+    getRetention: async () => ({}),
+    setRetention: refuse,
+    applyRetention: refuse,
   };
 }

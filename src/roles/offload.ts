@@ -1,6 +1,7 @@
 // The way to tier 2: queue, WAL offload, backup relay, reconciler and retention of one server. Nothing here is ever waited
 // for by WAL reception (P4); with tier 1 alone only the maintenance is left.
 import { type Actor, toPromise } from "xstate";
+import type { AdminHandlers } from "../actors/grpc/serve-admin.actor.ts";
 import { consumerPolicies } from "../actors/jetstream/streams.ts";
 import { taskSource } from "../actors/jetstream/task-source.actor.ts";
 import { segmentUploader } from "../actors/s3/upload-segment.actor.ts";
@@ -17,7 +18,7 @@ import type { ReconcileReport, reconciler } from "../machines/reconciler.machine
 import { segmentOffload } from "../machines/segment-offload.machine.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 import type { TaskKind } from "../wire/subject.ts";
-import { type AdminHandlers, adminOf } from "./offload-admin.ts";
+import { adminOf } from "./offload-admin.ts";
 import { type BackupDesk, backupDesk } from "./offload-backups.ts";
 import { watchQueue } from "./offload-gauges.ts";
 import { logQueueFact, logReport } from "./offload-log.ts";

@@ -52,7 +52,11 @@ async function readOnce(queue: Queue, kind: TaskKind): Promise<{ expected: numbe
   const consumer = await queue.js.consumers.get(stream);
   const messages = await consumer.fetch({ max_messages: expected, expires: READ_LIMIT_MS });
   for await (const message of messages) {
-    entries.push({ sequence: message.seq, timeMs: message.info.timestampNanos / 1_000_000, data: message.data });
+    entries.push({
+      sequence: message.seq,
+      timeMs: Math.floor(message.info.timestampNanos / 1_000_000),
+      data: message.data,
+    });
     if (entries.length === expected) break;
   }
   await messages.close();

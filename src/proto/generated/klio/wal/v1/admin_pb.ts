@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file klio/wal/v1/admin.proto.
  */
 export const file_klio_wal_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("ChdrbGlvL3dhbC92MS9hZG1pbi5wcm90bxILa2xpby53YWwudjEiEAoOUmVmcmVzaFJlcXVlc3QiDwoNUmVmcmVzaFJlc3VsdCIUChJMaXN0QmFja3Vwc1JlcXVlc3QiLQoRTGlzdEJhY2t1cHNSZXN1bHQSGAoQYmFja3VwX21hbmlmZXN0cxgBIAEoDCJLCh1RdWV1ZUxpc3RGYWlsZWRCYWNrdXBzUmVxdWVzdBIZCgxjbHVzdGVyX25hbWUYASABKAlIAIgBAUIPCg1fY2x1c3Rlcl9uYW1lIkoKHFF1ZXVlTGlzdEZhaWxlZEJhY2t1cHNSZXN1bHQSKgoHYmFja3VwcxgBIAMoCzIZLmtsaW8ud2FsLnYxLkZhaWxlZEJhY2t1cCJ8CgxGYWlsZWRCYWNrdXASFAoMY2x1c3Rlcl9uYW1lGAEgASgJEjUKEWxhc3RfYXR0ZW1wdF90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcnJvchgDIAEoCRIQCghhdHRlbXB0cxgEIAEoDSJIChpRdWV1ZUxpc3RGYWlsZWRXQUxzUmVxdWVzdBIZCgxjbHVzdGVyX25hbWUYASABKAlIAIgBAUIPCg1fY2x1c3Rlcl9uYW1lIkEKGVF1ZXVlTGlzdEZhaWxlZFdBTHNSZXN1bHQSJAoEd2FscxgBIAMoCzIWLmtsaW8ud2FsLnYxLkZhaWxlZFdBTCKdAQoJRmFpbGVkV0FMEhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIQCgh3YWxfbmFtZRgCIAEoCRIQCghzZXF1ZW5jZRgDIAEoBBI1ChFsYXN0X2F0dGVtcHRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFZXJyb3IYBSABKAkSEAoIYXR0ZW1wdHMYBiABKA0iFAoSUXVldWVTdGF0dXNSZXF1ZXN0IkIKEVF1ZXVlU3RhdHVzUmVzdWx0EhcKD3BlbmRpbmdfYmFja3VwcxgBIAEoBBIUCgxwZW5kaW5nX3dhbHMYAiABKAQiYgoTRGVsZXRlQmFja3VwUmVxdWVzdBITCgtiYWNrdXBfbmFtZRgBIAEoCRIgCgV0aWVycxgCIAMoDjIRLmtsaW8ud2FsLnYxLlRpZXISFAoMY2x1c3Rlcl9uYW1lGAMgASgJIhQKEkRlbGV0ZUJhY2t1cFJlc3VsdCI/ChFRdWV1ZVJldHJ5UmVxdWVzdBIZCgxjbHVzdGVyX25hbWUYASABKAlIAIgBAUIPCg1fY2x1c3Rlcl9uYW1lIkEKEFF1ZXVlUmV0cnlSZXN1bHQSFAoMcmV0cmllZF93YWxzGAEgASgNEhcKD3JldHJpZWRfYmFja3VwcxgCIAEoDSI/ChFRdWV1ZVB1cmdlUmVxdWVzdBIZCgxjbHVzdGVyX25hbWUYASABKAlIAIgBAUIPCg1fY2x1c3Rlcl9uYW1lIj8KEFF1ZXVlUHVyZ2VSZXN1bHQSEwoLcHVyZ2VkX3dhbHMYASABKA0SFgoOcHVyZ2VkX2JhY2t1cHMYAiABKA0iPgoQUmVjb25jaWxlUmVxdWVzdBIZCgxjbHVzdGVyX25hbWUYASABKAlIAIgBAUIPCg1fY2x1c3Rlcl9uYW1lIiEKD1JlY29uY2lsZVJlc3VsdBIOCgZyZXBvcnQYASABKAwqNAoEVGllchIUChBUSUVSX1VOU1BFQ0lGSUVEEAASCgoGVElFUl8xEAESCgoGVElFUl8yEAIy+wUKBUFkbWluEkIKB1JlZnJlc2gSGy5rbGlvLndhbC52MS5SZWZyZXNoUmVxdWVzdBoaLmtsaW8ud2FsLnYxLlJlZnJlc2hSZXN1bHQSTgoLTGlzdEJhY2t1cHMSHy5rbGlvLndhbC52MS5MaXN0QmFja3Vwc1JlcXVlc3QaHi5rbGlvLndhbC52MS5MaXN0QmFja3Vwc1Jlc3VsdBJvChZRdWV1ZUxpc3RGYWlsZWRCYWNrdXBzEioua2xpby53YWwudjEuUXVldWVMaXN0RmFpbGVkQmFja3Vwc1JlcXVlc3QaKS5rbGlvLndhbC52MS5RdWV1ZUxpc3RGYWlsZWRCYWNrdXBzUmVzdWx0EmYKE1F1ZXVlTGlzdEZhaWxlZFdBTHMSJy5rbGlvLndhbC52MS5RdWV1ZUxpc3RGYWlsZWRXQUxzUmVxdWVzdBomLmtsaW8ud2FsLnYxLlF1ZXVlTGlzdEZhaWxlZFdBTHNSZXN1bHQSTgoLUXVldWVTdGF0dXMSHy5rbGlvLndhbC52MS5RdWV1ZVN0YXR1c1JlcXVlc3QaHi5rbGlvLndhbC52MS5RdWV1ZVN0YXR1c1Jlc3VsdBJRCgxEZWxldGVCYWNrdXASIC5rbGlvLndhbC52MS5EZWxldGVCYWNrdXBSZXF1ZXN0Gh8ua2xpby53YWwudjEuRGVsZXRlQmFja3VwUmVzdWx0EksKClF1ZXVlUmV0cnkSHi5rbGlvLndhbC52MS5RdWV1ZVJldHJ5UmVxdWVzdBodLmtsaW8ud2FsLnYxLlF1ZXVlUmV0cnlSZXN1bHQSSwoKUXVldWVQdXJnZRIeLmtsaW8ud2FsLnYxLlF1ZXVlUHVyZ2VSZXF1ZXN0Gh0ua2xpby53YWwudjEuUXVldWVQdXJnZVJlc3VsdBJICglSZWNvbmNpbGUSHS5rbGlvLndhbC52MS5SZWNvbmNpbGVSZXF1ZXN0Ghwua2xpby53YWwudjEuUmVjb25jaWxlUmVzdWx0YgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChdrbGlvL3dhbC92MS9hZG1pbi5wcm90bxILa2xpby53YWwudjEiEAoOUmVmcmVzaFJlcXVlc3QiDwoNUmVmcmVzaFJlc3VsdCIUChJMaXN0QmFja3Vwc1JlcXVlc3QiLQoRTGlzdEJhY2t1cHNSZXN1bHQSGAoQYmFja3VwX21hbmlmZXN0cxgBIAEoDCJLCh1RdWV1ZUxpc3RGYWlsZWRCYWNrdXBzUmVxdWVzdBIZCgxjbHVzdGVyX25hbWUYASABKAlIAIgBAUIPCg1fY2x1c3Rlcl9uYW1lIkoKHFF1ZXVlTGlzdEZhaWxlZEJhY2t1cHNSZXN1bHQSKgoHYmFja3VwcxgBIAMoCzIZLmtsaW8ud2FsLnYxLkZhaWxlZEJhY2t1cCJ8CgxGYWlsZWRCYWNrdXASFAoMY2x1c3Rlcl9uYW1lGAEgASgJEjUKEWxhc3RfYXR0ZW1wdF90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcnJvchgDIAEoCRIQCghhdHRlbXB0cxgEIAEoDSJIChpRdWV1ZUxpc3RGYWlsZWRXQUxzUmVxdWVzdBIZCgxjbHVzdGVyX25hbWUYASABKAlIAIgBAUIPCg1fY2x1c3Rlcl9uYW1lIkEKGVF1ZXVlTGlzdEZhaWxlZFdBTHNSZXN1bHQSJAoEd2FscxgBIAMoCzIWLmtsaW8ud2FsLnYxLkZhaWxlZFdBTCKdAQoJRmFpbGVkV0FMEhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIQCgh3YWxfbmFtZRgCIAEoCRIQCghzZXF1ZW5jZRgDIAEoBBI1ChFsYXN0X2F0dGVtcHRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFZXJyb3IYBSABKAkSEAoIYXR0ZW1wdHMYBiABKA0iFAoSUXVldWVTdGF0dXNSZXF1ZXN0IkIKEVF1ZXVlU3RhdHVzUmVzdWx0EhcKD3BlbmRpbmdfYmFja3VwcxgBIAEoBBIUCgxwZW5kaW5nX3dhbHMYAiABKAQiYgoTRGVsZXRlQmFja3VwUmVxdWVzdBITCgtiYWNrdXBfbmFtZRgBIAEoCRIgCgV0aWVycxgCIAMoDjIRLmtsaW8ud2FsLnYxLlRpZXISFAoMY2x1c3Rlcl9uYW1lGAMgASgJIhQKEkRlbGV0ZUJhY2t1cFJlc3VsdCI/ChFRdWV1ZVJldHJ5UmVxdWVzdBIZCgxjbHVzdGVyX25hbWUYASABKAlIAIgBAUIPCg1fY2x1c3Rlcl9uYW1lIkEKEFF1ZXVlUmV0cnlSZXN1bHQSFAoMcmV0cmllZF93YWxzGAEgASgNEhcKD3JldHJpZWRfYmFja3VwcxgCIAEoDSI/ChFRdWV1ZVB1cmdlUmVxdWVzdBIZCgxjbHVzdGVyX25hbWUYASABKAlIAIgBAUIPCg1fY2x1c3Rlcl9uYW1lIj8KEFF1ZXVlUHVyZ2VSZXN1bHQSEwoLcHVyZ2VkX3dhbHMYASABKA0SFgoOcHVyZ2VkX2JhY2t1cHMYAiABKA0iPgoQUmVjb25jaWxlUmVxdWVzdBIZCgxjbHVzdGVyX25hbWUYASABKAlIAIgBAUIPCg1fY2x1c3Rlcl9uYW1lIiEKD1JlY29uY2lsZVJlc3VsdBIOCgZyZXBvcnQYASABKAwiKwoTR2V0UmV0ZW50aW9uUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkiQAoSR2V0UmV0ZW50aW9uUmVzdWx0EhQKDHRpZXIxX3BvbGljeRgBIAEoCRIUCgx0aWVyMl9wb2xpY3kYAiABKAkiXAoTU2V0UmV0ZW50aW9uUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSHwoEdGllchgCIAEoDjIRLmtsaW8ud2FsLnYxLlRpZXISDgoGcG9saWN5GAMgASgJIhQKElNldFJldGVudGlvblJlc3VsdCJfChVBcHBseVJldGVudGlvblJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEh8KBHRpZXIYAiABKA4yES5rbGlvLndhbC52MS5UaWVyEg8KB2RyeV9ydW4YAyABKAgiJgoUQXBwbHlSZXRlbnRpb25SZXN1bHQSDgoGcmVwb3J0GAEgASgMKjQKBFRpZXISFAoQVElFUl9VTlNQRUNJRklFRBAAEgoKBlRJRVJfMRABEgoKBlRJRVJfMhACMvoHCgVBZG1pbhJCCgdSZWZyZXNoEhsua2xpby53YWwudjEuUmVmcmVzaFJlcXVlc3QaGi5rbGlvLndhbC52MS5SZWZyZXNoUmVzdWx0Ek4KC0xpc3RCYWNrdXBzEh8ua2xpby53YWwudjEuTGlzdEJhY2t1cHNSZXF1ZXN0Gh4ua2xpby53YWwudjEuTGlzdEJhY2t1cHNSZXN1bHQSbwoWUXVldWVMaXN0RmFpbGVkQmFja3VwcxIqLmtsaW8ud2FsLnYxLlF1ZXVlTGlzdEZhaWxlZEJhY2t1cHNSZXF1ZXN0Gikua2xpby53YWwudjEuUXVldWVMaXN0RmFpbGVkQmFja3Vwc1Jlc3VsdBJmChNRdWV1ZUxpc3RGYWlsZWRXQUxzEicua2xpby53YWwudjEuUXVldWVMaXN0RmFpbGVkV0FMc1JlcXVlc3QaJi5rbGlvLndhbC52MS5RdWV1ZUxpc3RGYWlsZWRXQUxzUmVzdWx0Ek4KC1F1ZXVlU3RhdHVzEh8ua2xpby53YWwudjEuUXVldWVTdGF0dXNSZXF1ZXN0Gh4ua2xpby53YWwudjEuUXVldWVTdGF0dXNSZXN1bHQSUQoMRGVsZXRlQmFja3VwEiAua2xpby53YWwudjEuRGVsZXRlQmFja3VwUmVxdWVzdBofLmtsaW8ud2FsLnYxLkRlbGV0ZUJhY2t1cFJlc3VsdBJLCgpRdWV1ZVJldHJ5Eh4ua2xpby53YWwudjEuUXVldWVSZXRyeVJlcXVlc3QaHS5rbGlvLndhbC52MS5RdWV1ZVJldHJ5UmVzdWx0EksKClF1ZXVlUHVyZ2USHi5rbGlvLndhbC52MS5RdWV1ZVB1cmdlUmVxdWVzdBodLmtsaW8ud2FsLnYxLlF1ZXVlUHVyZ2VSZXN1bHQSSAoJUmVjb25jaWxlEh0ua2xpby53YWwudjEuUmVjb25jaWxlUmVxdWVzdBocLmtsaW8ud2FsLnYxLlJlY29uY2lsZVJlc3VsdBJRCgxHZXRSZXRlbnRpb24SIC5rbGlvLndhbC52MS5HZXRSZXRlbnRpb25SZXF1ZXN0Gh8ua2xpby53YWwudjEuR2V0UmV0ZW50aW9uUmVzdWx0ElEKDFNldFJldGVudGlvbhIgLmtsaW8ud2FsLnYxLlNldFJldGVudGlvblJlcXVlc3QaHy5rbGlvLndhbC52MS5TZXRSZXRlbnRpb25SZXN1bHQSVwoOQXBwbHlSZXRlbnRpb24SIi5rbGlvLndhbC52MS5BcHBseVJldGVudGlvblJlcXVlc3QaIS5rbGlvLndhbC52MS5BcHBseVJldGVudGlvblJlc3VsdGIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message klio.wal.v1.RefreshRequest
@@ -412,6 +412,135 @@ export const ReconcileResultSchema: GenMessage<ReconcileResult> = /*@__PURE__*/
   messageDesc(file_klio_wal_v1_admin, 19);
 
 /**
+ * @generated from message klio.wal.v1.GetRetentionRequest
+ */
+export type GetRetentionRequest = Message<"klio.wal.v1.GetRetentionRequest"> & {
+  /**
+   * @generated from field: string cluster_name = 1;
+   */
+  clusterName: string;
+};
+
+/**
+ * Describes the message klio.wal.v1.GetRetentionRequest.
+ * Use `create(GetRetentionRequestSchema)` to create a new message.
+ */
+export const GetRetentionRequestSchema: GenMessage<GetRetentionRequest> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_admin, 20);
+
+/**
+ * @generated from message klio.wal.v1.GetRetentionResult
+ */
+export type GetRetentionResult = Message<"klio.wal.v1.GetRetentionResult"> & {
+  /**
+   * JSON as in CloseBackupRequest.tier2_retention_policy; empty: nothing is set, nothing expires
+   *
+   * @generated from field: string tier1_policy = 1;
+   */
+  tier1Policy: string;
+
+  /**
+   * @generated from field: string tier2_policy = 2;
+   */
+  tier2Policy: string;
+};
+
+/**
+ * Describes the message klio.wal.v1.GetRetentionResult.
+ * Use `create(GetRetentionResultSchema)` to create a new message.
+ */
+export const GetRetentionResultSchema: GenMessage<GetRetentionResult> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_admin, 21);
+
+/**
+ * @generated from message klio.wal.v1.SetRetentionRequest
+ */
+export type SetRetentionRequest = Message<"klio.wal.v1.SetRetentionRequest"> & {
+  /**
+   * @generated from field: string cluster_name = 1;
+   */
+  clusterName: string;
+
+  /**
+   * @generated from field: klio.wal.v1.Tier tier = 2;
+   */
+  tier: Tier;
+
+  /**
+   * replaces all rules
+   *
+   * @generated from field: string policy = 3;
+   */
+  policy: string;
+};
+
+/**
+ * Describes the message klio.wal.v1.SetRetentionRequest.
+ * Use `create(SetRetentionRequestSchema)` to create a new message.
+ */
+export const SetRetentionRequestSchema: GenMessage<SetRetentionRequest> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_admin, 22);
+
+/**
+ * @generated from message klio.wal.v1.SetRetentionResult
+ */
+export type SetRetentionResult = Message<"klio.wal.v1.SetRetentionResult"> & {
+};
+
+/**
+ * Describes the message klio.wal.v1.SetRetentionResult.
+ * Use `create(SetRetentionResultSchema)` to create a new message.
+ */
+export const SetRetentionResultSchema: GenMessage<SetRetentionResult> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_admin, 23);
+
+/**
+ * @generated from message klio.wal.v1.ApplyRetentionRequest
+ */
+export type ApplyRetentionRequest = Message<"klio.wal.v1.ApplyRetentionRequest"> & {
+  /**
+   * @generated from field: string cluster_name = 1;
+   */
+  clusterName: string;
+
+  /**
+   * @generated from field: klio.wal.v1.Tier tier = 2;
+   */
+  tier: Tier;
+
+  /**
+   * @generated from field: bool dry_run = 3;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message klio.wal.v1.ApplyRetentionRequest.
+ * Use `create(ApplyRetentionRequestSchema)` to create a new message.
+ */
+export const ApplyRetentionRequestSchema: GenMessage<ApplyRetentionRequest> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_admin, 24);
+
+/**
+ * @generated from message klio.wal.v1.ApplyRetentionResult
+ */
+export type ApplyRetentionResult = Message<"klio.wal.v1.ApplyRetentionResult"> & {
+  /**
+   * JSON: what was deleted (or would be), what stayed and why
+   *
+   * @generated from field: bytes report = 1;
+   */
+  report: Uint8Array;
+};
+
+/**
+ * Describes the message klio.wal.v1.ApplyRetentionResult.
+ * Use `create(ApplyRetentionResultSchema)` to create a new message.
+ */
+export const ApplyRetentionResultSchema: GenMessage<ApplyRetentionResult> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_admin, 25);
+
+/**
  * @generated from enum klio.wal.v1.Tier
  */
 export const Tier = {
@@ -519,6 +648,30 @@ export const Admin: GenService<{
     methodKind: "unary";
     input: typeof ReconcileRequestSchema;
     output: typeof ReconcileResultSchema;
+  },
+  /**
+   * @generated from rpc klio.wal.v1.Admin.GetRetention
+   */
+  getRetention: {
+    methodKind: "unary";
+    input: typeof GetRetentionRequestSchema;
+    output: typeof GetRetentionResultSchema;
+  },
+  /**
+   * @generated from rpc klio.wal.v1.Admin.SetRetention
+   */
+  setRetention: {
+    methodKind: "unary";
+    input: typeof SetRetentionRequestSchema;
+    output: typeof SetRetentionResultSchema;
+  },
+  /**
+   * @generated from rpc klio.wal.v1.Admin.ApplyRetention
+   */
+  applyRetention: {
+    methodKind: "unary";
+    input: typeof ApplyRetentionRequestSchema;
+    output: typeof ApplyRetentionResultSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_klio_wal_v1_admin, 0);

@@ -1,0 +1,175 @@
+// Administration over a unix socket that only the server's own user may open.
+import { chmodSync, existsSync, lstatSync, rmSync } from "node:fs";
+import { createConnection } from "node:net";
+import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { ServerInterceptor } from "@grpc/grpc-js";
+import { type BackupMetadata, formatBackupMetadata } from "../../domain/backup-metadata.ts";
+import { requireClusterName } from "../../domain/cluster-name.ts";
+import type { Log } from "../../domain/log.ts";
+import { parseRetentionRules, type RetentionRules } from "../../domain/retention-policy.ts";
+import type { TierName } from "../../domain/snapshots.ts";
+import { KlioError } from "../../errors.ts";
+import type { ReconcileReport } from "../../machines/reconciler.machine.ts";
+import type { RetentionReport } from "../../machines/retention.machine.ts";
+import * as pb from "../../proto/generated/klio/wal/v1/admin_pb.ts";
+import { grpcDefinition } from "../../proto/grpc-service.ts";
+import type { TaskKind } from "../../wire/subject.ts";
+import type { FailedTask } from "../jetstream/dead-letters.ts";
+import { unary } from "./handlers.ts";
+import { type GrpcServer, serveGrpc } from "./serve-grpc.ts";
+
+type Counts = Record<TaskKind, number>;
+
+/** What the socket offers. Every handler rejects with a KlioError, which the caller gets. */
+export type AdminHandlers = {
+  refresh(): Promise<void>;
+  /** Both tiers merged by cluster and name; annotations say which tiers have it. */
+  listBackups(): Promise<BackupMetadata[]>;
+  deleteBackup(cluster: string, backup: string, tiers: readonly TierName[]): Promise<void>;
+  failed(kind: TaskKind, cluster?: string): Promise<FailedTask[]>;
+  pending(): Promise<Counts>;
+  retry(cluster?: string): Promise<Counts>;
+  purge(cluster?: string): Promise<Counts>;
+  reconcile(cluster?: string): Promise<ReconcileReport>;
+  getRetention(cluster: string): Promise<{ tier1?: RetentionRules; tier2?: RetentionRules }>;
+  setRetention(cluster: string, tier: TierName, rules: RetentionRules): Promise<void>;
+  applyRetention(cluster: string, tier: TierName, dryRun: boolean): Promise<RetentionReport>;
+};
+
+const SERVICE = pb.Admin.typeName;
+const json = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
+const cut = (code: string, error: string) => (code === "" ? error : `${code}: ${error}`);
+
+function tierOf(tier: pb.Tier): TierName {
+  if (tier === pb.Tier.TIER_1) return "tier1";
+  if (tier === pb.Tier.TIER_2) return "tier2";
+  throw new KlioError("KLIO-USAGE", `no tier is named by ${tier}`, { hint: "name tier 1 or tier 2" });
+}
+
+function optionalCluster(name: string | undefined): string | undefined {
+  return name === undefined || name === "" ? undefined : requireClusterName(name);
+}
+
+/** A socket file that nobody answers on was left over by a killed run. Rejects with KLIO-PORT-BUSY for a living one. */
+async function removeStale(path: string): Promise<void> {
+  if (!existsSync(path)) return;
+  if (!lstatSync(path).isSocket())
+    throw new KlioError("KLIO-CONFIG", `${path} exists and is no socket`, { hint: "choose another --socket-path" });
+  const isAlive = await new Promise<boolean>((resolve) => {
+    const socket = createConnection({ path });
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", () => resolve(false));
+  });
+  if (isAlive) throw new KlioError("KLIO-PORT-BUSY", `another server listens on ${path}`);
+  rmSync(path, { force: true });
+}
+
+function implementation(handlers: AdminHandlers, log: Log) {
+  const method = <I extends DescMessage, O extends DescMessage>(
+    desc: { name: string; input: I; output: O },
+    answer: (request: MessageShape<I>) => Promise<MessageInitShape<O>>,
+  ) =>
+    unary<MessageShape<I>, MessageShape<O>>(desc.name, log, async (request) =>
+      create(desc.output, await answer(request)),
+    );
+  const { method: m } = pb.Admin;
+  return {
+    Refresh: method(m.refresh, async () => {
+      await handlers.refresh();
+      return {};
+    }),
+    ListBackups: method(m.listBackups, async () => {
+      const items = (await handlers.listBackups()).map((metadata) => formatBackupMetadata(metadata));
+      return { backupManifests: new TextEncoder().encode(`[${items.join(",")}]`) };
+    }),
+    QueueListFailedBackups: method(m.queueListFailedBackups, async ({ clusterName }) => ({
+      backups: (await handlers.failed("backup", optionalCluster(clusterName))).map((task) => ({
+        clusterName: task.cluster,
+        lastAttemptTime: timestampFromMs(task.lastAttemptMs),
+        error: cut(task.code, task.error),
+        attempts: task.attempts,
+      })),
+    })),
+    QueueListFailedWALs: method(m.queueListFailedWALs, async ({ clusterName }) => ({
+      wals: (await handlers.failed("wal", optionalCluster(clusterName))).map((task) => ({
+        clusterName: task.cluster,
+        walName: task.name,
+        sequence: BigInt(task.sequence),
+        lastAttemptTime: timestampFromMs(task.lastAttemptMs),
+        error: cut(task.code, task.error),
+        attempts: task.attempts,
+      })),
+    })),
+    QueueStatus: method(m.queueStatus, async () => {
+      const { wal, backup } = await handlers.pending();
+      return { pendingBackups: BigInt(backup), pendingWals: BigInt(wal) };
+    }),
+    DeleteBackup: method(m.deleteBackup, async ({ backupName, tiers, clusterName }) => {
+      if (backupName === "" || tiers.length === 0)
+        throw new KlioError("KLIO-USAGE", "a deletion names the backup, its cluster, and at least one tier");
+      await handlers.deleteBackup(requireClusterName(clusterName), backupName, tiers.map(tierOf));
+      return {};
+    }),
+    QueueRetry: method(m.queueRetry, async ({ clusterName }) => {
+      const { wal, backup } = await handlers.retry(optionalCluster(clusterName));
+      return { retriedWals: wal, retriedBackups: backup };
+    }),
+    QueuePurge: method(m.queuePurge, async ({ clusterName }) => {
+      const { wal, backup } = await handlers.purge(optionalCluster(clusterName));
+      return { purgedWals: wal, purgedBackups: backup };
+    }),
+    Reconcile: method(m.reconcile, async ({ clusterName }) => ({
+      report: json(await handlers.reconcile(optionalCluster(clusterName))),
+    })),
+    GetRetention: method(m.getRetention, async ({ clusterName }) => {
+      const { tier1, tier2 } = await handlers.getRetention(requireClusterName(clusterName));
+      const text = (rules: RetentionRules | undefined) => (rules === undefined ? "" : JSON.stringify(rules));
+      return { tier1Policy: text(tier1), tier2Policy: text(tier2) };
+    }),
+    SetRetention: method(m.setRetention, async ({ clusterName, tier, policy }) => {
+      const rules = parseRetentionRules(policy);
+      if (rules === undefined) throw new KlioError("KLIO-USAGE", "no retention policy was given");
+      await handlers.setRetention(requireClusterName(clusterName), tierOf(tier), rules);
+      return {};
+    }),
+    ApplyRetention: method(m.applyRetention, async ({ clusterName, tier, dryRun }) => ({
+      report: json(await handlers.applyRetention(requireClusterName(clusterName), tierOf(tier), dryRun)),
+    })),
+  };
+}
+
+/** Listens on `socketPath` (mode 0600). Rejects with KLIO-PORT-BUSY or KLIO-CONFIG. The caller closes it. */
+export async function serveAdmin(options: {
+  socketPath: string;
+  handlers: AdminHandlers;
+  interceptors: ServerInterceptor[];
+  log: Log;
+}): Promise<GrpcServer> {
+  const { socketPath, handlers, interceptors, log } = options;
+  await removeStale(socketPath);
+  const umask = process.umask(0o177); // the file is made by the bind: nobody else may be faster than a chmod
+  try {
+    const server = await serveGrpc({
+      listenAddress: `unix:${socketPath}`,
+      services: [
+        { name: SERVICE, definition: grpcDefinition(pb.Admin), implementation: implementation(handlers, log) },
+      ],
+      interceptors,
+      log,
+    });
+    chmodSync(socketPath, 0o600);
+    return {
+      ...server,
+      async close(graceMs) {
+        await server.close(graceMs);
+        rmSync(socketPath, { force: true });
+      },
+    };
+  } finally {
+    process.umask(umask);
+  }
+}
