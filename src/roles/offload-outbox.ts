@@ -11,6 +11,8 @@ type Item = { cluster: string; name: string; traceparent: string };
 /** While the queue is away; a task is about 200 bytes here. */
 const LIMIT = 20_000;
 const RETRY_MS = 500;
+/** The queue syncs its disk once for tasks that come together. */
+const AT_ONCE = 16;
 
 export type Outbox = {
   add(item: Item): void;
@@ -48,16 +50,22 @@ export function startOutbox(options: { queue: Queue; walDirectory: string; log: 
     isRunning = true;
     let isDown = false;
     while (!hasStopped) {
-      const [key, item] = waiting.entries().next().value ?? [];
-      if (key === undefined || item === undefined) break;
-      const sent = await send(item);
-      if (sent.kind === "ok") {
-        if (waiting.get(key) === item) waiting.delete(key);
+      const batch = firstOf(waiting, AT_ONCE);
+      if (batch.length === 0) break;
+      const answers = await Promise.all(
+        batch.map(async ([key, item]) => {
+          const sent = await send(item);
+          if (sent.kind === "ok" && waiting.get(key) === item) waiting.delete(key);
+          return sent;
+        }),
+      );
+      const refused = answers.find((sent) => sent.kind !== "ok");
+      if (refused === undefined) {
         if (isDown) log.info("queue.accepting", "the queue takes tasks again", { waiting: waiting.size });
         isDown = false;
         continue;
       }
-      if (!isDown) log.warn("queue.refusing", `${sent.reason}; tasks wait in memory`, { waiting: waiting.size });
+      if (!isDown) log.warn("queue.refusing", `${refused.reason}; tasks wait in memory`, { waiting: waiting.size });
       isDown = true;
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
@@ -80,4 +88,13 @@ export function startOutbox(options: { queue: Queue; walDirectory: string; log: 
       hasStopped = true;
     },
   };
+}
+
+function firstOf<K, V>(entries: ReadonlyMap<K, V>, count: number): [K, V][] {
+  const first: [K, V][] = [];
+  for (const entry of entries) {
+    if (first.length === count) break;
+    first.push(entry);
+  }
+  return first;
 }

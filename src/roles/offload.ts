@@ -71,7 +71,7 @@ const limitsOf = (kind: TaskKind): QueueLimits => ({
   maxConcurrent: kind === "wal" ? 16 : 2,
   perCluster: kind === "wal" ? 16 : 1,
   // Files up to 17 MiB are held in memory while they are sent.
-  maxBytes: 64 << 20,
+  maxBytes: 48 << 20,
   window: kind === "wal" ? 1_024 : 64,
   maxDeliveries: consumerPolicies[kind].maxDeliveries,
   delaysMs: [...consumerPolicies[kind].backoffMs],
