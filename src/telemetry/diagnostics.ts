@@ -4,7 +4,7 @@ import { type DiagLogger, DiagLogLevel, diag } from "@opentelemetry/api";
 import type { Log } from "../domain/log.ts";
 import { errorText } from "../errors.ts";
 
-export const REPEAT_MS = 60_000;
+const REPEAT_MS = 60_000;
 
 /** The part of a complaint that says something: packages hand over errors, JSON texts of errors, or several values. */
 function complaintOf(values: readonly unknown[]): string {
@@ -27,6 +27,7 @@ export function countingWarner(log: Log, repeatMs = REPEAT_MS): { warn: (text: s
   let timer: NodeJS.Timeout | undefined;
   let held = 0;
   let latest = "";
+  let isClosed = false;
   const tell = () => {
     timer = undefined;
     if (held === 0) return;
@@ -40,6 +41,7 @@ export function countingWarner(log: Log, repeatMs = REPEAT_MS): { warn: (text: s
   };
   return {
     warn(text) {
+      if (isClosed) return; // what was abandoned at the end may still fail
       if (timer === undefined) {
         log.warn("telemetry.failed", `telemetry failed: ${text}`, { failures: 1 });
         hold();
@@ -49,6 +51,7 @@ export function countingWarner(log: Log, repeatMs = REPEAT_MS): { warn: (text: s
       latest = text;
     },
     close() {
+      isClosed = true;
       clearTimeout(timer);
       timer = undefined;
       if (held > 0) log.warn("telemetry.failed", `telemetry failed ${held} more times: ${latest}`, { failures: held });

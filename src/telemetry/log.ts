@@ -28,7 +28,7 @@ const COLOUR: Record<string, string> = { error: "31", warn: "33", info: "32", de
 const coloured = (code: string, text: string) => `\u001b[${code}m${text}\u001b[0m`;
 
 /** A line for people: time of day, level, sentence, then the fields. */
-export function prettyLine(line: string): string {
+function prettyLine(line: string): string {
   const { ts, level, msg, ...rest }: Record<string, unknown> = JSON.parse(line);
   const fields = Object.entries(rest)
     .map(

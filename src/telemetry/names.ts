@@ -245,6 +245,7 @@ export const logEvents = {
   retention: "what may go",
   role: "the life of the process",
   segment: "WAL files on their way to tier 2",
+  server: "the server process",
   sidecar: "the sidecar's control socket",
   slot: "the replication slot",
   stream: "the replication stream",

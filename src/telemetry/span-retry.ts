@@ -17,7 +17,7 @@ const RETRYABLE: ReadonlyMap<number, string> = new Map([
 
 export type RetryTimes = { firstMs: number; limitMs: number; totalMs: number };
 /** Below the 30 s after which a batch is given up anyway. */
-export const RETRY: RetryTimes = { firstMs: 500, limitMs: 5_000, totalMs: 25_000 };
+const RETRY: RetryTimes = { firstMs: 500, limitMs: 5_000, totalMs: 25_000 };
 
 function codeOf(result: ExportResult): number | undefined {
   const error = result.error;

@@ -24,7 +24,7 @@ export type MetricExport =
   | { kind: "prometheus"; host: string; port: number }
   | { kind: "console" }
   | { kind: "none" };
-export type SamplerName =
+type SamplerName =
   | "always_on"
   | "always_off"
   | "traceidratio"

@@ -94,7 +94,11 @@ export function noTelemetry({ inspect }: { inspect?: Inspect } = {}): Telemetry 
   };
 }
 
-const roleOf = (service: TelemetryOptions["service"]): ServiceRole => (service === "klio-server" ? "server" : "plugin");
+/** Whose instruments start with 0; a process of another kind has none that must be there. */
+const roles: Partial<Record<TelemetryOptions["service"], ServiceRole>> = {
+  "klio-server": "server",
+  "klio-plugin": "plugin",
+};
 
 /** Rejects with KLIO-CONFIG (all faults of the OTEL_* variables at once) or KLIO-PORT-BUSY. The caller shuts it down, last. */
 export async function startTelemetry(options: TelemetryOptions): Promise<Telemetry> {
@@ -107,8 +111,9 @@ export async function startTelemetry(options: TelemetryOptions): Promise<Telemet
   const sdk = await startSdk({ service, env, log, ...destinations });
   const onFault = (error: unknown) => sdk.warn(errorText(error));
   const instruments = new Instruments(sdk.meter("klio"), onFault);
-  for (const [name, { zeroAtStart, roles }] of Object.entries(metrics))
-    if (zeroAtStart && roles.some((role) => role === roleOf(service))) instruments.hydrate(name as MetricName, {}, 0); // Object.entries widens the keys
+  for (const [name, row] of Object.entries(metrics))
+    if (row.zeroAtStart && row.roles.some((role) => role === roles[service]))
+      instruments.hydrate(name as MetricName, {}, 0); // Object.entries widens the keys
   const record = (fact: { type: string }) => {
     if (isMeasured(fact)) recordFact(instruments, fact, Date.now() / 1000);
   };

@@ -6,7 +6,7 @@ import { temporalityOf } from "../../src/telemetry/prometheus.ts";
 import { startTelemetry, type Telemetry, type TelemetryOptions } from "../../src/telemetry/telemetry.ts";
 import { type TestLog, testLog } from "./test-log.ts";
 
-export type SpanNode = {
+type SpanNode = {
   name: string;
   tracer: string;
   status?: "ERROR";
@@ -26,7 +26,7 @@ const STATUS_ERROR = 2;
 const atMs = ([s, ns]: readonly [number, number]) => s * 1_000 + ns / 1e6;
 
 /** Ids and times removed, parents by nesting, siblings by their start. */
-export function spanTree(spans: readonly ReadableSpan[]): SpanNode[] {
+function spanTree(spans: readonly ReadableSpan[]): SpanNode[] {
   const byId = new Map(spans.map((span) => [span.spanContext().spanId, span]));
   const sorted = [...spans].sort((a, b) => atMs(a.startTime) - atMs(b.startTime));
   const node = (span: ReadableSpan): SpanNode => {

@@ -29,6 +29,8 @@ test("the first complaint is told at once, the next minute's with one line and t
   warn("held");
   close();
   expect(log.lines.at(-1)?.message).toBe("telemetry failed 1 more times: held");
+  warn("too late");
+  expect(log.lines).toHaveLength(4);
 });
 
 test("the packages' own messages are told, whatever their shape", () => {
