@@ -1,0 +1,139 @@
+// Watches the replication slot from outside the stream: how much WAL PostgreSQL keeps for it, and whether it is safe.
+//   G1. `lost` is entered only when PostgreSQL says that the slot lost its WAL, and left only when a later look says otherwise.
+//   G2. A look that fails changes nothing: the level stays what it was.
+//   G3. A fact is emitted when the level changes, and only then.
+//   G4. A missing slot is endangered, not lost: nothing keeps WAL for us, and the stream makes the slot again.
+import { assign, emit, setup } from "xstate";
+import type { Outcome } from "../domain/outcome.ts";
+import type { StateMeta } from "../telemetry/state-telemetry.ts";
+import { unprovided } from "./unprovided.ts";
+
+/** What PostgreSQL says about the slot. `safeBytes`: WAL that may still be written before it loses its own; null: no limit. */
+export type SlotLook =
+  | { kind: "missing" }
+  | { kind: "present"; active: boolean; status: string; retainedBytes: number; safeBytes: number | null };
+export type SlotLevel = "watching" | "lagging" | "endangered" | "lost";
+export type SlotGuardInput = {
+  cluster: string;
+  slot: string;
+  pollMs: number;
+  /** More retained WAL than this is a lag. */
+  lagBytes: number;
+  /** Less than this until the slot loses WAL is a danger. */
+  safeBytes: number;
+};
+export type SlotFact = { type: "slot.changed"; slot: string; level: SlotLevel; retainedBytes: number };
+
+type Context = SlotGuardInput & { level: SlotLevel; retainedBytes: number; active: boolean; isPresent: boolean };
+
+export const slotGuard = setup({
+  types: {
+    input: {} as SlotGuardInput,
+    context: {} as Context,
+    events: {} as { type: "shutdown.requested" },
+    emitted: {} as SlotFact,
+    meta: {} as StateMeta,
+  },
+  actors: { readSlot: unprovided<Outcome<SlotLook>, { slot: string }>("readSlot") },
+  actions: {
+    keepLook: assign((_, look: Outcome<SlotLook>) => {
+      if (look.kind !== "ok") return {};
+      if (look.value.kind === "missing") return { isPresent: false, active: false, retainedBytes: 0 };
+      return { isPresent: true, active: look.value.active, retainedBytes: look.value.retainedBytes };
+    }),
+    changeLevel: assign({ level: (_, { level }: { level: SlotLevel }) => level }),
+    emitChanged: emit(
+      ({ context: { slot, level, retainedBytes } }): SlotFact => ({
+        type: "slot.changed",
+        slot,
+        level,
+        retainedBytes,
+      }),
+    ),
+  },
+  guards: {
+    becomes: ({ context }, { look, level }: { look: Outcome<SlotLook>; level: SlotLevel }) =>
+      look.kind === "ok" && context.level !== level && levelOf(context, look.value) === level,
+    isAt: ({ context }, level: SlotLevel) => context.level === level,
+  },
+  delays: { poll: ({ context }) => context.pollMs },
+}).createMachine({
+  id: "slotGuard",
+  context: ({ input }) => ({ ...input, level: "watching", retainedBytes: 0, active: false, isPresent: false }),
+  initial: "watching",
+  on: { "shutdown.requested": ".stopped" },
+  states: {
+    reading: {
+      meta: { description: "asking PostgreSQL" },
+      invoke: {
+        id: "readSlot",
+        src: "readSlot",
+        input: ({ context: { slot } }) => ({ slot }),
+        onDone: [
+          {
+            guard: { type: "becomes", params: ({ event }) => ({ look: event.output, level: "watching" }) },
+            target: "watching",
+            actions: [
+              { type: "keepLook", params: ({ event }) => event.output },
+              { type: "changeLevel", params: { level: "watching" } },
+              "emitChanged",
+            ],
+          },
+          {
+            guard: { type: "becomes", params: ({ event }) => ({ look: event.output, level: "lagging" }) },
+            target: "lagging",
+            actions: [
+              { type: "keepLook", params: ({ event }) => event.output },
+              { type: "changeLevel", params: { level: "lagging" } },
+              "emitChanged",
+            ],
+          },
+          {
+            guard: { type: "becomes", params: ({ event }) => ({ look: event.output, level: "endangered" }) },
+            target: "endangered",
+            actions: [
+              { type: "keepLook", params: ({ event }) => event.output },
+              { type: "changeLevel", params: { level: "endangered" } },
+              "emitChanged",
+            ],
+          },
+          {
+            guard: { type: "becomes", params: ({ event }) => ({ look: event.output, level: "lost" }) },
+            target: "lost",
+            actions: [
+              { type: "keepLook", params: ({ event }) => event.output },
+              { type: "changeLevel", params: { level: "lost" } },
+              "emitChanged",
+            ],
+          },
+          { target: "settled", actions: { type: "keepLook", params: ({ event }) => event.output } },
+        ],
+      },
+    },
+    settled: {
+      meta: { description: "nothing changed" },
+      always: [
+        { guard: { type: "isAt", params: "lagging" }, target: "lagging" },
+        { guard: { type: "isAt", params: "endangered" }, target: "endangered" },
+        { guard: { type: "isAt", params: "lost" }, target: "lost" },
+        { target: "watching" },
+      ],
+    },
+    watching: { meta: { description: "the slot keeps little WAL, and is safe" }, after: { poll: "reading" } },
+    lagging: { meta: { description: "the slot keeps more WAL than expected" }, after: { poll: "reading" } },
+    endangered: {
+      meta: { description: "the slot is missing, or close to losing its WAL" },
+      after: { poll: "reading" },
+    },
+    lost: { meta: { description: "PostgreSQL removed WAL that the slot needed" }, after: { poll: "reading" } },
+    stopped: { type: "final" },
+  },
+});
+
+function levelOf(limits: { lagBytes: number; safeBytes: number }, look: SlotLook): SlotLevel {
+  if (look.kind === "missing") return "endangered"; // G4
+  if (look.status === "lost") return "lost";
+  if (look.status === "unreserved" || (look.safeBytes !== null && look.safeBytes < limits.safeBytes))
+    return "endangered";
+  return look.retainedBytes > limits.lagBytes ? "lagging" : "watching";
+}

@@ -1,0 +1,394 @@
+// The WAL of one source cluster on its way to the server, from the connection to the last confirmed byte.
+//   W1. WAL is asked for only after source, slot and server were asked where to begin, in this order, on every connection.
+//   W2. All timeline histories that the server lacks are stored before WAL of the timeline they lead to is sent.
+//   W3. A fatal failure blocks: nothing is sent, and the cause is looked at again every `blockedRecheckMs`, no sooner.
+//   W4. The wait after the n-th failure in a row is `backoffMs(policy, n, spread)`; only a confirmed byte begins anew.
+//   W5. After `shutdown.requested` while WAL flows, what was received is confirmed before the end, within `drainLimitMs`.
+//   W6. A shipment that ends unconfirmed ends the connection, and all other shipments with it.
+//   W7. A server without `Stream` is asked again at once, and from then on gets whole files by `Put`.
+import { assign, emit, enqueueActions, setup } from "xstate";
+import { backoffMs } from "../domain/backoff.ts";
+import type { Failure, Outcome } from "../domain/outcome.ts";
+import type { StateMeta } from "../telemetry/state-telemetry.ts";
+import { type ShipmentEnd, segmentShipment } from "./segment-shipment.machine.ts";
+import { unprovided, unprovidedSource } from "./unprovided.ts";
+import type {
+  Negotiation,
+  SlotPosition,
+  SourceIdentity,
+  StartPosition,
+  StreamInput,
+  WalStreamContext,
+  WalStreamEvent,
+  WalStreamFact,
+  WalStreamInput,
+} from "./wal-stream-events.ts";
+
+/** Histories of all timelines but the first one; the server is asked which of them it holds. */
+function historiesUpTo(timeline: number): number[] {
+  return Array.from({ length: Math.max(0, timeline - 1) }, (_, i) => i + 2);
+}
+
+const failed = <T>(outcome: Outcome<T>) => ({ failure: outcome.kind === "ok" ? null : outcome });
+
+export const walStream = setup({
+  types: {
+    input: {} as WalStreamInput,
+    context: {} as WalStreamContext,
+    events: {} as WalStreamEvent,
+    emitted: {} as WalStreamFact,
+    meta: {} as StateMeta,
+  },
+  actors: {
+    holdSource: unprovidedSource<{ type: "shutdown.requested" }, { slot: string }>("holdSource"),
+    identifySystem: unprovided<Outcome<SourceIdentity>, null>("identifySystem"),
+    secureSlot: unprovided<Outcome<SlotPosition>, { slot: string }>("secureSlot"),
+    negotiateStart: unprovided<Outcome<StartPosition>, Negotiation>("negotiateStart"),
+    fetchHistory: unprovided<Outcome<null>, { timeline: number }>("fetchHistory"),
+    streamWal: unprovidedSource<{ type: "shutdown.requested" }, StreamInput>("streamWal"),
+    segmentShipment,
+  },
+  actions: {
+    keepIdentity: assign((_, outcome: Outcome<SourceIdentity>) => (outcome.kind === "ok" ? outcome.value : {})),
+    keepSlot: assign((_, outcome: Outcome<SlotPosition>) =>
+      outcome.kind === "ok" ? { restartLsn: outcome.value.restartLsn } : {},
+    ),
+    keepStart: assign(({ context }, outcome: Outcome<StartPosition>) =>
+      outcome.kind === "ok"
+        ? {
+            streamTimeline: outcome.value.timeline,
+            startLsn: outcome.value.startLsn,
+            flushedLsn: outcome.value.startLsn,
+            abandonedBytes: outcome.value.abandonedBytes,
+            histories: historiesUpTo(context.timeline),
+          }
+        : {},
+    ),
+    keepSwitch: assign(({ context }, { timeline, startLsn }: { timeline: number; startLsn: string }) => ({
+      streamTimeline: timeline,
+      startLsn,
+      flushedLsn: startLsn,
+      abandonedBytes: 0,
+      histories: historiesUpTo(Math.max(timeline, context.timeline)),
+    })),
+    nextHistory: assign(({ context }) => ({
+      historyTimeline: context.histories[0] ?? 0,
+      histories: context.histories.slice(1),
+    })),
+    keepProgress: assign((_, { flushedLsn }: { flushedLsn: string }) => ({
+      flushedLsn,
+      attempt: 0,
+      code: "",
+      reason: "",
+    })),
+    keepFailure: assign(({ context }, { failure }: { failure: Failure | null }) => ({
+      attempt: context.attempt + 1,
+      isFatal: failure?.kind === "fatal",
+      code: failure?.code ?? "",
+      reason: failure?.reason ?? "",
+    })),
+    usePut: assign({ method: "put" }),
+    shipSegment: enqueueActions(({ enqueue, context }, { name, fromOffset }: { name: string; fromOffset: number }) => {
+      const { cluster, segmentBytes, method, sendToTier2, confirmLimitMs } = context;
+      const input = { cluster, name, segmentBytes, fromOffset, method, sendToTier2, confirmLimitMs };
+      enqueue.spawnChild("segmentShipment", { id: `segmentShipment:${name}`, input });
+      enqueue.assign({ shipments: [...context.shipments, `segmentShipment:${name}`] });
+    }),
+    forgetShipment: enqueueActions(({ enqueue, context }, { actorId }: { actorId: string }) => {
+      enqueue.stopChild(actorId);
+      enqueue.assign({ shipments: context.shipments.filter((id) => id !== actorId) });
+    }),
+    stopShipments: enqueueActions(({ enqueue, context }) => {
+      for (const id of context.shipments) enqueue.stopChild(id);
+      enqueue.assign({ shipments: [] });
+    }),
+    askToDrain: enqueueActions(({ enqueue }) => {
+      enqueue.sendTo("streamWal", { type: "shutdown.requested" });
+    }),
+    emitStarted: emit(
+      ({ context: { cluster, streamTimeline, startLsn, abandonedBytes } }): WalStreamFact => ({
+        type: "stream.started",
+        cluster,
+        timeline: streamTimeline,
+        startLsn,
+        abandonedBytes,
+      }),
+    ),
+    emitSwitched: emit(
+      ({ context: { cluster, streamTimeline, startLsn } }): WalStreamFact => ({
+        type: "stream.switched",
+        cluster,
+        timeline: streamTimeline,
+        startLsn,
+      }),
+    ),
+    emitFailure: emit(
+      ({ context: { cluster, code, reason, attempt } }, { type }: { type: "stream.interrupted" | "stream.blocked" }) =>
+        ({ type, cluster, code, reason, attempt }) satisfies WalStreamFact,
+    ),
+    emitPlain: emit(
+      ({ context: { cluster } }, { type }: { type: "stream.degraded" | "stream.stopped" }) =>
+        ({ type, cluster }) satisfies WalStreamFact,
+    ),
+  },
+  guards: {
+    isOk: (_, outcome: Outcome<unknown>) => outcome.kind === "ok",
+    isFatal: ({ context }) => context.isFatal,
+    hasHistory: ({ context }) => context.histories.length > 0,
+    isStoredAndMore: ({ context }, outcome: Outcome<null>) => outcome.kind === "ok" && context.histories.length > 0,
+    isUnconfirmed: (_, { end }: { end: ShipmentEnd }) => end.kind === "retryable" || end.kind === "fatal",
+    isUnimplemented: (_, { end }: { end: ShipmentEnd }) => end.kind === "unimplemented",
+  },
+  delays: {
+    /** The spread is given by the composition root, which has the randomness. */
+    backoff: ({ context }) => backoffMs(context.backoff, Math.max(1, context.attempt), 1),
+    blockedRecheck: ({ context }) => context.blockedRecheckMs,
+    drainLimit: ({ context }) => context.drainLimitMs,
+  },
+}).createMachine({
+  id: "walStream",
+  context: ({ input }) => ({
+    ...input,
+    systemId: "",
+    timeline: 0,
+    flushLsn: "0/0",
+    segmentBytes: 0,
+    isStandby: false,
+    attempt: 0,
+    isFatal: false,
+    code: "",
+    reason: "",
+    restartLsn: "",
+    streamTimeline: 0,
+    startLsn: "0/0",
+    flushedLsn: "0/0",
+    abandonedBytes: 0,
+    histories: [],
+    historyTimeline: 0,
+    method: "stream",
+    shipments: [],
+  }),
+  initial: "attached",
+  states: {
+    attached: {
+      invoke: { id: "holdSource", src: "holdSource", input: ({ context }) => ({ slot: context.slot }) },
+      initial: "connecting",
+      on: {
+        "source.lost": [
+          { target: "#walStream.failing", actions: { type: "keepFailure", params: ({ event }) => event } },
+        ],
+        "shutdown.requested": "stopped",
+      },
+      states: {
+        connecting: {
+          meta: { description: "replication connection to the source, which must have the wanted role" },
+          on: { "source.connected": "identifying" },
+        },
+        identifying: {
+          meta: { description: "system identifier, timeline and its history, end of WAL, segment size" },
+          invoke: {
+            id: "identifySystem",
+            src: "identifySystem",
+            input: null,
+            onDone: [
+              {
+                guard: { type: "isOk", params: ({ event }) => event.output },
+                target: "securingSlot",
+                actions: { type: "keepIdentity", params: ({ event }) => event.output },
+              },
+              {
+                target: "#walStream.failing",
+                actions: { type: "keepFailure", params: ({ event }) => failed(event.output) },
+              },
+            ],
+          },
+        },
+        securingSlot: {
+          meta: { description: "the slot is read, and made with its WAL reserved when it is missing" },
+          invoke: {
+            id: "secureSlot",
+            src: "secureSlot",
+            input: ({ context }) => ({ slot: context.slot }),
+            onDone: [
+              {
+                guard: { type: "isOk", params: ({ event }) => event.output },
+                target: "negotiating",
+                actions: { type: "keepSlot", params: ({ event }) => event.output },
+              },
+              {
+                target: "#walStream.failing",
+                actions: { type: "keepFailure", params: ({ event }) => failed(event.output) },
+              },
+            ],
+          },
+        },
+        negotiating: {
+          meta: { description: "the server says behind which byte it wants to go on" },
+          invoke: {
+            id: "negotiateStart",
+            src: "negotiateStart",
+            input: ({ context: { systemId, timeline, flushLsn, segmentBytes, isStandby, restartLsn } }) => ({
+              systemId,
+              timeline,
+              flushLsn,
+              segmentBytes,
+              isStandby,
+              restartLsn,
+            }),
+            onDone: [
+              {
+                guard: { type: "isOk", params: ({ event }) => event.output },
+                target: "collectingHistories",
+                actions: { type: "keepStart", params: ({ event }) => event.output },
+              },
+              {
+                target: "#walStream.failing",
+                actions: { type: "keepFailure", params: ({ event }) => failed(event.output) },
+              },
+            ],
+          },
+        },
+        collectingHistories: {
+          meta: { description: "which timeline histories come before the stream" },
+          always: [{ guard: "hasHistory", target: "fetchingHistory", actions: "nextHistory" }, { target: "streaming" }],
+        },
+        fetchingHistory: {
+          meta: {
+            description: "one timeline history from the source to the server, unless it is there",
+            telemetry: {
+              span: "download_history_file",
+              tracer: "klio.wal_client",
+              attributes: { timeline: "historyTimeline" },
+            },
+          },
+          invoke: {
+            id: "fetchHistory",
+            src: "fetchHistory",
+            input: ({ context }) => ({ timeline: context.historyTimeline }),
+            onDone: [
+              {
+                guard: { type: "isStoredAndMore", params: ({ event }) => event.output },
+                target: "fetchingHistory",
+                reenter: true,
+                actions: "nextHistory",
+              },
+              { guard: { type: "isOk", params: ({ event }) => event.output }, target: "streaming" },
+              {
+                target: "#walStream.failing",
+                actions: { type: "keepFailure", params: ({ event }) => failed(event.output) },
+              },
+            ],
+          },
+        },
+        streaming: {
+          entry: "emitStarted",
+          exit: "stopShipments",
+          invoke: {
+            id: "streamWal",
+            src: "streamWal",
+            input: ({ context: { streamTimeline, startLsn, segmentBytes, slot, method } }) => ({
+              timeline: streamTimeline,
+              startLsn,
+              segmentBytes,
+              slot,
+              method,
+            }),
+          },
+          initial: "flowing",
+          on: {
+            "segment.opened": { actions: { type: "shipSegment", params: ({ event }) => event } },
+            "stream.progressed": { actions: { type: "keepProgress", params: ({ event }) => event } },
+            "stream.ended": [
+              { target: "#walStream.failing", actions: { type: "keepFailure", params: ({ event }) => event } },
+            ],
+            "xstate.done.actor.*": [
+              {
+                guard: { type: "isUnimplemented", params: ({ event }) => event.output },
+                target: "#walStream.attached",
+                reenter: true,
+                actions: [
+                  { type: "forgetShipment", params: ({ event }) => event },
+                  "usePut",
+                  { type: "emitPlain", params: { type: "stream.degraded" } },
+                ],
+              },
+              {
+                guard: { type: "isUnconfirmed", params: ({ event }) => event.output },
+                target: "#walStream.failing",
+                actions: [
+                  { type: "forgetShipment", params: ({ event }) => event },
+                  { type: "keepFailure", params: ({ event }) => endOf(event.output) },
+                ],
+              },
+              { actions: { type: "forgetShipment", params: ({ event }) => event } },
+            ],
+          },
+          states: {
+            flowing: {
+              meta: { description: "WAL flows from the source to the server" },
+              on: {
+                "stream.switched": {
+                  target: "#walStream.attached.switchingTimeline",
+                  actions: { type: "keepSwitch", params: ({ event }) => event },
+                },
+                "shutdown.requested": { target: "draining", actions: "askToDrain" },
+              },
+            },
+            draining: {
+              meta: { description: "nothing more is read; what was received is confirmed" },
+              after: { drainLimit: "#walStream.stopped" },
+              on: {
+                "stream.drained": "#walStream.stopped",
+                "stream.switched": "#walStream.stopped",
+                "stream.ended": "#walStream.stopped",
+                "source.lost": "#walStream.stopped",
+                "xstate.done.actor.*": { actions: { type: "forgetShipment", params: ({ event }) => event } },
+              },
+            },
+          },
+        },
+        switchingTimeline: {
+          meta: { description: "the source was promoted: its identity is read anew" },
+          entry: "emitSwitched",
+          invoke: {
+            id: "identifyAgain",
+            src: "identifySystem",
+            input: null,
+            onDone: [
+              {
+                guard: { type: "isOk", params: ({ event }) => event.output },
+                target: "collectingHistories",
+                actions: { type: "keepIdentity", params: ({ event }) => event.output },
+              },
+              {
+                target: "#walStream.failing",
+                actions: { type: "keepFailure", params: ({ event }) => failed(event.output) },
+              },
+            ],
+          },
+        },
+      },
+    },
+    failing: {
+      meta: { description: "a person, or time?" },
+      always: [{ guard: "isFatal", target: "blocked" }, { target: "backingOff" }],
+    },
+    backingOff: {
+      meta: { description: "connection lost; waiting before the next attempt" },
+      entry: { type: "emitFailure", params: { type: "stream.interrupted" } },
+      after: { backoff: "attached" },
+      on: { "shutdown.requested": "stopped" },
+    },
+    blocked: {
+      meta: { description: "a person is needed; the cause is looked at again from time to time" },
+      entry: { type: "emitFailure", params: { type: "stream.blocked" } },
+      after: { blockedRecheck: "attached" },
+      on: { "shutdown.requested": "stopped" },
+    },
+    stopped: { type: "final", entry: { type: "emitPlain", params: { type: "stream.stopped" } } },
+  },
+});
+
+function endOf({ end }: { end: ShipmentEnd }): { failure: Failure | null } {
+  return { failure: end.kind === "retryable" || end.kind === "fatal" ? end : null };
+}
