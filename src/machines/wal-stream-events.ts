@@ -75,3 +75,15 @@ export type WalStreamFact =
   | { type: "stream.switched"; cluster: string; timeline: number; startLsn: string }
   | { type: "stream.interrupted" | "stream.blocked"; cluster: string; code: string; reason: string; attempt: number }
   | { type: "stream.degraded" | "stream.stopped"; cluster: string };
+
+export type ShipmentDone = Extract<WalStreamEvent, { actorId: string }>;
+
+/** How a shipment ended; undefined for the end of any other actor. */
+export function endOf({ actorId, output }: ShipmentDone): ShipmentEnd | undefined {
+  return actorId.startsWith("segmentShipment:") ? output.end : undefined;
+}
+
+export function failureOf(done: ShipmentDone): { failure: Failure | null } {
+  const end = endOf(done);
+  return { failure: end?.kind === "retryable" || end?.kind === "fatal" ? end : null };
+}

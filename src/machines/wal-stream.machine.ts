@@ -10,18 +10,21 @@ import { assign, emit, enqueueActions, setup } from "xstate";
 import { backoffMs } from "../domain/backoff.ts";
 import type { Failure, Outcome } from "../domain/outcome.ts";
 import type { StateMeta } from "../telemetry/state-telemetry.ts";
-import { type ShipmentEnd, segmentShipment } from "./segment-shipment.machine.ts";
+import { segmentShipment } from "./segment-shipment.machine.ts";
 import { unprovided, unprovidedSource } from "./unprovided.ts";
-import type {
-  Negotiation,
-  SlotPosition,
-  SourceIdentity,
-  StartPosition,
-  StreamInput,
-  WalStreamContext,
-  WalStreamEvent,
-  WalStreamFact,
-  WalStreamInput,
+import {
+  endOf,
+  failureOf,
+  type Negotiation,
+  type ShipmentDone,
+  type SlotPosition,
+  type SourceIdentity,
+  type StartPosition,
+  type StreamInput,
+  type WalStreamContext,
+  type WalStreamEvent,
+  type WalStreamFact,
+  type WalStreamInput,
 } from "./wal-stream-events.ts";
 
 /** Histories of all timelines but the first one; the server is asked which of them it holds. */
@@ -136,8 +139,9 @@ export const walStream = setup({
     isFatal: ({ context }) => context.isFatal,
     hasHistory: ({ context }) => context.histories.length > 0,
     isStoredAndMore: ({ context }, outcome: Outcome<null>) => outcome.kind === "ok" && context.histories.length > 0,
-    isUnconfirmed: (_, { end }: { end: ShipmentEnd }) => end.kind === "retryable" || end.kind === "fatal",
-    isUnimplemented: (_, { end }: { end: ShipmentEnd }) => end.kind === "unimplemented",
+    isShipment: (_, done: ShipmentDone) => endOf(done) !== undefined,
+    isUnconfirmed: (_, done: ShipmentDone) => failureOf(done).failure !== null,
+    isUnimplemented: (_, done: ShipmentDone) => endOf(done)?.kind === "unimplemented",
   },
   delays: {
     /** The spread is given by the composition root, which has the randomness. */
@@ -303,7 +307,7 @@ export const walStream = setup({
             ],
             "xstate.done.actor.*": [
               {
-                guard: { type: "isUnimplemented", params: ({ event }) => event.output },
+                guard: { type: "isUnimplemented", params: ({ event }) => event },
                 target: "#walStream.attached",
                 reenter: true,
                 actions: [
@@ -313,14 +317,17 @@ export const walStream = setup({
                 ],
               },
               {
-                guard: { type: "isUnconfirmed", params: ({ event }) => event.output },
+                guard: { type: "isUnconfirmed", params: ({ event }) => event },
                 target: "#walStream.failing",
                 actions: [
                   { type: "forgetShipment", params: ({ event }) => event },
-                  { type: "keepFailure", params: ({ event }) => endOf(event.output) },
+                  { type: "keepFailure", params: ({ event }) => failureOf(event) },
                 ],
               },
-              { actions: { type: "forgetShipment", params: ({ event }) => event } },
+              {
+                guard: { type: "isShipment", params: ({ event }) => event },
+                actions: { type: "forgetShipment", params: ({ event }) => event },
+              },
             ],
           },
           states: {
@@ -342,7 +349,10 @@ export const walStream = setup({
                 "stream.switched": "#walStream.stopped",
                 "stream.ended": "#walStream.stopped",
                 "source.lost": "#walStream.stopped",
-                "xstate.done.actor.*": { actions: { type: "forgetShipment", params: ({ event }) => event } },
+                "xstate.done.actor.*": {
+                  guard: { type: "isShipment", params: ({ event }) => event },
+                  actions: { type: "forgetShipment", params: ({ event }) => event },
+                },
               },
             },
           },
@@ -388,7 +398,3 @@ export const walStream = setup({
     stopped: { type: "final", entry: { type: "emitPlain", params: { type: "stream.stopped" } } },
   },
 });
-
-function endOf({ end }: { end: ShipmentEnd }): { failure: Failure | null } {
-  return { failure: end.kind === "retryable" || end.kind === "fatal" ? end : null };
-}

@@ -1,6 +1,4 @@
 // Administration over a unix socket that only the server's own user may open.
-import { chmodSync, existsSync, lstatSync, rmSync } from "node:fs";
-import { createConnection } from "node:net";
 import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ServerInterceptor } from "@grpc/grpc-js";
@@ -17,7 +15,8 @@ import { grpcDefinition } from "../../proto/grpc-service.ts";
 import type { TaskKind } from "../../wire/subject.ts";
 import type { FailedTask } from "../jetstream/dead-letters.ts";
 import { unary } from "./handlers.ts";
-import { type GrpcServer, serveGrpc } from "./serve-grpc.ts";
+import type { GrpcServer } from "./serve-grpc.ts";
+import { serveLocal } from "./serve-local.ts";
 
 type Counts = Record<TaskKind, number>;
 
@@ -49,23 +48,6 @@ function tierOf(tier: pb.Tier): TierName {
 
 function optionalCluster(name: string | undefined): string | undefined {
   return name === undefined || name === "" ? undefined : requireClusterName(name);
-}
-
-/** A socket file that nobody answers on was left over by a killed run. Rejects with KLIO-PORT-BUSY for a living one. */
-async function removeStale(path: string): Promise<void> {
-  if (!existsSync(path)) return;
-  if (!lstatSync(path).isSocket())
-    throw new KlioError("KLIO-CONFIG", `${path} exists and is no socket`, { hint: "choose another --socket-path" });
-  const isAlive = await new Promise<boolean>((resolve) => {
-    const socket = createConnection({ path });
-    socket.once("connect", () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once("error", () => resolve(false));
-  });
-  if (isAlive) throw new KlioError("KLIO-PORT-BUSY", `another server listens on ${path}`);
-  rmSync(path, { force: true });
 }
 
 function implementation(handlers: AdminHandlers, log: Log) {
@@ -143,33 +125,18 @@ function implementation(handlers: AdminHandlers, log: Log) {
 }
 
 /** Listens on `socketPath` (mode 0600). Rejects with KLIO-PORT-BUSY or KLIO-CONFIG. The caller closes it. */
-export async function serveAdmin(options: {
+export function serveAdmin(options: {
   socketPath: string;
   handlers: AdminHandlers;
   interceptors: ServerInterceptor[];
   log: Log;
 }): Promise<GrpcServer> {
   const { socketPath, handlers, interceptors, log } = options;
-  await removeStale(socketPath);
-  const umask = process.umask(0o177); // the file is made by the bind: nobody else may be faster than a chmod
-  try {
-    const server = await serveGrpc({
-      listenAddress: `unix:${socketPath}`,
-      services: [
-        { name: SERVICE, definition: grpcDefinition(pb.Admin), implementation: implementation(handlers, log) },
-      ],
-      interceptors,
-      log,
-    });
-    chmodSync(socketPath, 0o600);
-    return {
-      ...server,
-      async close(graceMs) {
-        await server.close(graceMs);
-        rmSync(socketPath, { force: true });
-      },
-    };
-  } finally {
-    process.umask(umask);
-  }
+  const definition = grpcDefinition(pb.Admin);
+  return serveLocal({
+    socketPath,
+    services: [{ name: SERVICE, definition, implementation: implementation(handlers, log) }],
+    interceptors,
+    log,
+  });
 }

@@ -1,12 +1,12 @@
 // Holds the connections of a stream, to the source and to the server, while the machine is attached: opens them, tells when
 // the source is lost, and closes both. Certificates and keys are read again each time, so that they can be replaced.
 import { fromCallback } from "xstate";
-import { type Failure, failure, failureOf } from "../../domain/outcome.ts";
+import { type Failure, failure, failureOf, type Outcome } from "../../domain/outcome.ts";
 import type { TimelineHistory } from "../../domain/timeline.ts";
 import { firstTimeline } from "../../domain/timeline.ts";
 import { KlioError } from "../../errors.ts";
 import type { WalStreamEvent } from "../../machines/wal-stream-events.ts";
-import { askSource } from "./ask-source.ts";
+import { askSource, type Row } from "./ask-source.ts";
 import { openSession, type SourceSession } from "./source-session.ts";
 
 /** `Server` is the client of the WAL service; this file needs to know only how to close it. */
@@ -69,6 +69,12 @@ export class SourceHold<Server extends { close(): void }> {
     } catch (error) {
       return failureOf(error);
     }
+  }
+
+  /** One question over an ordinary session. */
+  ask(sql: string, values: unknown[], signal: AbortSignal): Promise<Outcome<Row[]>> {
+    const { standardDsn, applicationName } = this.options;
+    return askSource(standardDsn, sql, { values, signal, applicationName });
   }
 
   close(): void {

@@ -36,7 +36,7 @@ export async function readHistory(session: SourceSession, timeline: number): Pro
   return rows.kind === "ok" ? ok(text(rows.value[0], "content")) : rows;
 }
 
-async function identify(hold: SourceHold<{ close(): void }>): Promise<Outcome<SourceIdentity>> {
+async function ask(hold: SourceHold<{ close(): void }>): Promise<Outcome<SourceIdentity>> {
   const { session } = hold;
   const rows: Row[] = [];
   for (const command of [
@@ -67,15 +67,18 @@ async function identify(hold: SourceHold<{ close(): void }>): Promise<Outcome<So
   return ok({ systemId: text(system, "systemid"), timeline, flushLsn, segmentBytes, isStandby });
 }
 
+/** Keeps the history in `hold`. Rejects for bugs only. */
+export async function identify(hold: SourceHold<{ close(): void }>): Promise<Outcome<SourceIdentity>> {
+  try {
+    return await ask(hold);
+  } catch (error) {
+    if (error instanceof KlioError && error.code === "KLIO-USAGE")
+      return failure("KLIO-SOURCE-DOWN", `the source's answer is not understood: ${error.message}`);
+    return failureOf(error);
+  }
+}
+
 /** Actor logic of walStream. */
 export function identifySystem(hold: SourceHold<{ close(): void }>) {
-  return fromPromise<Outcome<SourceIdentity>, null>(async () => {
-    try {
-      return await identify(hold);
-    } catch (error) {
-      if (error instanceof KlioError && error.code === "KLIO-USAGE")
-        return failure("KLIO-SOURCE-DOWN", `the source's answer is not understood: ${error.message}`);
-      return failureOf(error);
-    }
-  });
+  return fromPromise<Outcome<SourceIdentity>, null>(() => identify(hold));
 }

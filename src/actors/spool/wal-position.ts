@@ -10,6 +10,8 @@ import { scanFrames } from "./wal-scan.ts";
 
 /** `walName` without `.partial`; `resumeOffset`: its raw bytes that are durable. */
 export type WalPosition = { walName: string; resumeOffset: number };
+/** `full`: size of a file that has all its bytes and wants only its footer and final name; nobody writes it. */
+export type FoundPosition = WalPosition & { full?: number };
 
 export type PositionQuestion = {
   root: string;
@@ -28,13 +30,13 @@ const PARTIAL = ".partial";
  * never before the end of a recorded gap. Undefined when there is nothing. Rejects with KLIO-WAL-DAMAGED when the size of
  * the last segment cannot be told.
  */
-export async function findPosition(question: PositionQuestion): Promise<WalPosition | undefined> {
+export async function findPosition(question: PositionQuestion): Promise<FoundPosition | undefined> {
   const stored = await afterLast(question);
   if (stored !== undefined && stored.walName >= question.gapEnd) return stored;
   return question.gapEnd === "" ? undefined : { walName: question.gapEnd, resumeOffset: 0 };
 }
 
-async function afterLast(question: PositionQuestion): Promise<WalPosition | undefined> {
+async function afterLast(question: PositionQuestion): Promise<FoundPosition | undefined> {
   for await (const stored of segmentsFromLast(question.root, question.cluster)) {
     const name = stored.slice(0, 24);
     const found =
@@ -46,7 +48,7 @@ async function afterLast(question: PositionQuestion): Promise<WalPosition | unde
 }
 
 /** Undefined: it is not complete, or gone meanwhile. */
-async function behindComplete(question: PositionQuestion, name: string): Promise<WalPosition | undefined> {
+async function behindComplete(question: PositionQuestion, name: string): Promise<FoundPosition | undefined> {
   const handle = await openIfThere(walFile(question.root, question.cluster, name), constants.O_RDONLY);
   if (handle === undefined) return undefined;
   try {
@@ -59,7 +61,7 @@ async function behindComplete(question: PositionQuestion, name: string): Promise
   }
 }
 
-async function partialEnd(question: PositionQuestion, name: string): Promise<WalPosition | undefined> {
+async function partialEnd(question: PositionQuestion, name: string): Promise<FoundPosition | undefined> {
   const { root, cluster, master } = question;
   const writing = question.writing(name);
   if (writing !== undefined) return { walName: name, resumeOffset: writing };
@@ -67,9 +69,10 @@ async function partialEnd(question: PositionQuestion, name: string): Promise<Wal
   if (handle === undefined) return behindComplete(question, name); // finished meanwhile
   try {
     await handle.sync(); // what a killed process wrote may not be on disk yet
-    const { rawBytes, footer } = await scanFrames(handle, master, { cluster, name });
+    const { rawBytes, footer, header } = await scanFrames(handle, master, { cluster, name });
     if (footer !== undefined) return { walName: nextSegment(name, footer.rawBytes), resumeOffset: 0 };
-    return { walName: name, resumeOffset: rawBytes };
+    const isFull = rawBytes > 0 && rawBytes === header?.segmentBytes;
+    return { walName: name, resumeOffset: rawBytes, ...(isFull && { full: rawBytes }) };
   } finally {
     await handle.close();
   }

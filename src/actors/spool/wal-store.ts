@@ -122,19 +122,21 @@ export class WalStore implements WalReader {
   /** Where a stream goes on: the file and its durable raw bytes; undefined when nothing is stored and no gap is known. */
   async position(cluster: string): Promise<WalPosition | undefined> {
     const metadata = await this.metadata(cluster);
-    return this.#guarded(`cannot find the position of ${cluster}`, () =>
-      findPosition({
-        root: this.#root,
-        master: this.#master,
-        cluster,
-        gapEnd:
-          metadata?.gaps
-            .map((gap) => gap.end)
-            .toSorted()
-            .at(-1) ?? "",
-        writing: (name) => this.#writers.get(`${cluster}/${name}`)?.durableBytes,
-      }),
-    );
+    const gapEnd =
+      metadata?.gaps
+        .map((gap) => gap.end)
+        .toSorted()
+        .at(-1) ?? "";
+    const writing = (name: string) => this.#writers.get(`${cluster}/${name}`)?.durableBytes;
+    const find = () => findPosition({ root: this.#root, master: this.#master, cluster, gapEnd, writing });
+    return this.#guarded(`cannot find the position of ${cluster}`, async () => {
+      let found = await find();
+      if (found?.full !== undefined) {
+        await this.#finish(cluster, found.walName, found.full);
+        found = await find();
+      }
+      return found && { walName: found.walName, resumeOffset: found.resumeOffset };
+    });
   }
 
   /**
@@ -200,6 +202,16 @@ export class WalStore implements WalReader {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** Killed between a file's last byte and its footer: no sender would come for nothing. */
+  async #finish(cluster: string, name: string, segmentBytes: number): Promise<void> {
+    const writer = await this.openWriter({ cluster, name, segmentBytes, fromOffset: segmentBytes });
+    try {
+      await writer.complete();
+    } finally {
+      await writer.close();
+    }
   }
 
   /** Greatest segment as stored. */

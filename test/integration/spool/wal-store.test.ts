@@ -308,6 +308,19 @@ test("left-overs of a killed run: temporaries go, a whole file gets its final na
   for (const file of temporaries) await expect(stat(file)).rejects.toThrow(/ENOENT/);
 });
 
+test("a file with all its bytes and no footer is finished when its position is asked for", async () => {
+  await using dir = await temporaryDirectory();
+  const { store } = await openStore(dir.path);
+  await using _ = store;
+  const writer = await store.openWriter(request);
+  await append(writer, segment);
+  expect(await store.position(cluster)).toEqual({ walName: name, resumeOffset: SEGMENT_BYTES });
+  await writer.close(); // as a killed process would leave it
+  expect(await read(store, cluster, name)).toBeUndefined();
+  expect(await store.position(cluster)).toEqual({ walName: "000000010000000000000004", resumeOffset: 0 });
+  expect((await read(store, cluster, name))?.equals(segment)).toBe(true);
+});
+
 test("wrong ranges are refused with KLIO-WAL-MISMATCH, and what was good before them stays", async () => {
   await using dir = await temporaryDirectory();
   const { store } = await openStore(dir.path);

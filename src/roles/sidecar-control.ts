@@ -1,0 +1,53 @@
+// What the sidecar's control socket does: one backup at a time, beside the stream.
+import type { BackupRequest, BackupStep, SidecarHandlers } from "../actors/grpc/serve-sidecar.actor.ts";
+import { KlioError } from "../errors.ts";
+import type { StreamStatus } from "./wal-stream.ts";
+
+/** Runs a base backup to its end; resolves with its metadata as JSON, rejects with a KlioError. */
+export type BackupRunner = (
+  request: BackupRequest,
+  onStep: (step: BackupStep) => void,
+  signal: AbortSignal,
+) => Promise<string>;
+
+export type SidecarControl = SidecarHandlers & {
+  /** Cancels a running backup; resolves when it has ended. */
+  stop(): Promise<void>;
+};
+
+export function sidecarControl(options: { streamStatus: () => StreamStatus; runBackup: BackupRunner }): SidecarControl {
+  const stopping = new AbortController();
+  let running: Promise<unknown> | undefined;
+  let backupState = "idle";
+  return {
+    status() {
+      const { state, condition, writtenLsn, flushedLsn, timeline, serverEndLsn } = options.streamStatus();
+      return { streamState: state, condition, writtenLsn, flushedLsn, timeline, serverEndLsn, backupState };
+    },
+    async runBackup(request, onStep, signal) {
+      if (stopping.signal.aborted) throw new KlioError("KLIO-CANCELLED", "the sidecar is stopping");
+      if (running !== undefined)
+        throw new KlioError("KLIO-BACKUP-RUNNING", `a backup of this cluster is running (${backupState})`);
+      const told = (step: BackupStep) => {
+        backupState = step.state;
+        onStep(step);
+      };
+      backupState = "starting";
+      const backup = options.runBackup(request, told, AbortSignal.any([signal, stopping.signal]));
+      running = backup.then(
+        () => undefined,
+        () => undefined, // the caller gets the failure; here only the end matters
+      );
+      try {
+        return await backup;
+      } finally {
+        running = undefined;
+        backupState = "idle";
+      }
+    },
+    async stop() {
+      stopping.abort();
+      await running;
+    },
+  };
+}

@@ -1,0 +1,403 @@
+import { expect, test } from "vitest";
+import { createActor, fromCallback, fromPromise, SimulatedClock } from "xstate";
+import { getShortestPaths } from "xstate/graph";
+import { failure, type Outcome, ok } from "../../../src/domain/outcome.ts";
+import {
+  type ShipmentEnd,
+  type ShipmentEvent,
+  type ShipmentInput,
+  segmentShipment,
+} from "../../../src/machines/segment-shipment.machine.ts";
+import { walStream } from "../../../src/machines/wal-stream.machine.ts";
+import type {
+  Negotiation,
+  SlotPosition,
+  SourceIdentity,
+  StartPosition,
+  StreamInput,
+  WalStreamEvent,
+  WalStreamFact,
+  WalStreamInput,
+} from "../../../src/machines/wal-stream-events.ts";
+import { settle } from "../../support/eventually.ts";
+import { checkTransitionTable, stateName, type Table } from "../../support/transition-table.ts";
+
+const input: WalStreamInput = {
+  cluster: "main",
+  slot: "klio",
+  sendToTier2: true,
+  backoff: { firstMs: 100, factor: 2, limitMs: 400 },
+  blockedRecheckMs: 30_000,
+  drainLimitMs: 5_000,
+  confirmLimitMs: 1_000,
+};
+const identity: SourceIdentity = {
+  systemId: "73",
+  timeline: 1,
+  flushLsn: "0/5000000",
+  segmentBytes: 1 << 24,
+  isStandby: false,
+};
+const position: SlotPosition = { restartLsn: "0/4000000", created: false };
+const start: StartPosition = { timeline: 1, startLsn: "0/4000000", abandonedBytes: 0 };
+const down = failure("KLIO-SERVER-DOWN", "connection refused");
+const other = failure("KLIO-SYSTEM-ID", "another cluster");
+const segment = "000000010000000000000004";
+const shipment = `segmentShipment:${segment}`;
+
+type Answers = {
+  identify?: Outcome<SourceIdentity>[];
+  slot?: Outcome<SlotPosition>;
+  start?: Outcome<StartPosition>;
+  history?: Outcome<null>[];
+};
+
+/** The machine with actors that answer from lists, and the means to tell events in their place. */
+function stream(answers: Answers = {}) {
+  const clock = new SimulatedClock();
+  const calls: string[] = [];
+  const facts: WalStreamFact[] = [];
+  const live = { hold: 0, stream: 0, ship: 0 };
+  let tell: (event: WalStreamEvent) => void = () => undefined;
+  let hold: (event: WalStreamEvent) => void = () => undefined;
+  const ships = new Map<string, (event: ShipmentEvent) => void>();
+  const inputs: { stream?: StreamInput; negotiation?: Negotiation; ship?: ShipmentInput } = {};
+  const drains: string[] = [];
+  const next = <T>(list: T[] | undefined, otherwise: T) =>
+    list === undefined ? otherwise : (list.shift() ?? otherwise);
+  const actors = {
+    holdSource: fromCallback<{ type: "shutdown.requested" }, { slot: string }>(({ sendBack }) => {
+      calls.push("connect");
+      live.hold += 1;
+      hold = sendBack;
+      return () => {
+        live.hold -= 1;
+      };
+    }),
+    identifySystem: fromPromise<Outcome<SourceIdentity>, null>(async () => {
+      calls.push("identify");
+      return next(answers.identify, ok(identity));
+    }),
+    secureSlot: fromPromise<Outcome<SlotPosition>, { slot: string }>(async () => {
+      calls.push("slot");
+      return answers.slot ?? ok(position);
+    }),
+    negotiateStart: fromPromise<Outcome<StartPosition>, Negotiation>(async ({ input: asked }) => {
+      calls.push("negotiate");
+      inputs.negotiation = asked;
+      return answers.start ?? ok(start);
+    }),
+    fetchHistory: fromPromise<Outcome<null>, { timeline: number }>(async ({ input: { timeline } }) => {
+      calls.push(`history ${timeline}`);
+      return next(answers.history, ok(null));
+    }),
+    streamWal: fromCallback<{ type: "shutdown.requested" }, StreamInput>(({ input: asked, sendBack, receive }) => {
+      calls.push(`stream ${asked.timeline} ${asked.startLsn}`);
+      inputs.stream = asked;
+      live.stream += 1;
+      tell = sendBack;
+      receive(({ type }) => drains.push(type));
+      return () => {
+        live.stream -= 1;
+      };
+    }),
+    segmentShipment: segmentShipment.provide({
+      actors: {
+        shipSegment: fromCallback<{ type: "shutdown.requested" }, ShipmentInput>(({ input: asked, sendBack }) => {
+          inputs.ship = asked;
+          live.ship += 1;
+          ships.set(asked.name, sendBack);
+          return () => {
+            live.ship -= 1;
+          };
+        }),
+      },
+    }),
+  };
+  const actor = createActor(walStream.provide({ actors }), { id: "walStream/main", clock, input });
+  actor.on("*", (fact) => facts.push(fact));
+  actor.start();
+  const connect = async () => {
+    hold({ type: "source.connected" });
+    await settle(12);
+  };
+  return {
+    actor,
+    clock,
+    calls,
+    facts,
+    live,
+    inputs,
+    drains,
+    connect,
+    hold: (event: WalStreamEvent) => hold(event),
+    tell: (event: WalStreamEvent) => tell(event),
+    ship: (name: string, end: ShipmentEnd) => ships.get(name)?.({ type: "shipment.ended", end }),
+    state: () => stateName(actor.getSnapshot().value),
+  };
+}
+
+const done = (id: string, output: unknown) => ({ type: `xstate.done.actor.${id}`, output, actorId: id });
+const steps = { identifySystem: identity, secureSlot: position, negotiateStart: start, fetchHistory: null };
+const events = {
+  "source.connected": { type: "source.connected" },
+  "source.lost/retryable": { type: "source.lost", failure: down },
+  "source.lost/fatal": { type: "source.lost", failure: other },
+  ...Object.fromEntries(
+    Object.entries({ ...steps, identifyAgain: identity }).flatMap(([id, value]) => [
+      [`${id}/ok`, done(id, ok(value))],
+      [`${id}/retryable`, done(id, down)],
+      [`${id}/fatal`, done(id, other)],
+    ]),
+  ),
+  "segment.opened": { type: "segment.opened", name: segment, fromOffset: 0 },
+  "stream.progressed": { type: "stream.progressed", flushedLsn: "0/4000100" },
+  "stream.switched": { type: "stream.switched", timeline: 1, startLsn: "0/4000000" },
+  "stream.ended/retryable": { type: "stream.ended", failure: down },
+  "stream.ended/fatal": { type: "stream.ended", failure: other },
+  "stream.drained": { type: "stream.drained" },
+  ...Object.fromEntries(
+    Object.entries({
+      shipped: { kind: "shipped" },
+      parted: { kind: "parted" },
+      unimplemented: { kind: "unimplemented" },
+      retryable: down,
+      fatal: other,
+    }).map(([name, end]) => [`shipment/${name}`, done(shipment, { name: segment, end })]),
+  ),
+  "shutdown.requested": { type: "shutdown.requested" },
+  backoff: { type: "xstate.after.backoff.walStream.backingOff" },
+  blockedRecheck: { type: "xstate.after.blockedRecheck.walStream.blocked" },
+  drainLimit: { type: "xstate.after.drainLimit.walStream.attached.streaming.draining" },
+};
+const ignored = Object.fromEntries(Object.keys(events).map((name) => [name, "ignored"]));
+const attached = {
+  ...ignored,
+  "source.lost/retryable": "backingOff",
+  "source.lost/fatal": "blocked",
+  "shutdown.requested": "stopped",
+};
+const step = (id: string, then: string) => ({
+  ...attached,
+  [`${id}/ok`]: then,
+  [`${id}/retryable`]: "backingOff",
+  [`${id}/fatal`]: "blocked",
+});
+const flowing = "attached.streaming.flowing";
+const transitionTable: Table = {
+  "attached.connecting": { ...attached, "source.connected": "attached.identifying" },
+  "attached.identifying": step("identifySystem", "attached.securingSlot"),
+  "attached.securingSlot": step("secureSlot", "attached.negotiating"),
+  "attached.negotiating": step("negotiateStart", flowing),
+  "attached.fetchingHistory": step("fetchHistory", flowing),
+  "attached.streaming.flowing": {
+    ...attached,
+    "segment.opened": flowing,
+    "stream.progressed": "ignored", // kept, and nothing to do
+    "stream.switched": "attached.switchingTimeline",
+    "stream.ended/retryable": "backingOff",
+    "stream.ended/fatal": "blocked",
+    "shipment/shipped": flowing,
+    "shipment/parted": flowing,
+    "shipment/unimplemented": "attached.connecting",
+    "shipment/retryable": "backingOff",
+    "shipment/fatal": "blocked",
+    "shutdown.requested": "attached.streaming.draining",
+  },
+  "attached.streaming.draining": {
+    ...attached,
+    "segment.opened": "attached.streaming.draining",
+    "shipment/shipped": "attached.streaming.draining",
+    "shipment/parted": "attached.streaming.draining",
+    "shipment/unimplemented": "attached.streaming.draining",
+    "shipment/retryable": "attached.streaming.draining",
+    "shipment/fatal": "attached.streaming.draining",
+    "stream.switched": "stopped",
+    "stream.ended/retryable": "stopped",
+    "stream.ended/fatal": "stopped",
+    "stream.drained": "stopped",
+    "source.lost/retryable": "stopped",
+    "source.lost/fatal": "stopped",
+    drainLimit: "stopped",
+  },
+  "attached.switchingTimeline": step("identifyAgain", flowing),
+  backingOff: { ...ignored, backoff: "attached.connecting", "shutdown.requested": "stopped" },
+  blocked: { ...ignored, blockedRecheck: "attached.connecting", "shutdown.requested": "stopped" },
+};
+
+test("every state answers every event as the table says", () => {
+  const { context } = createActor(walStream, { id: "walStream", input }).getSnapshot();
+  // The pure function has no children, but needs somebody to send to.
+  const machine = walStream.provide({});
+  const resolve = machine.resolveState.bind(machine);
+  const nobody = createActor(fromCallback(() => undefined));
+  machine.resolveState = (config) => Object.assign(resolve(config), { children: { streamWal: nobody } }) as never;
+  checkTransitionTable(machine, { ...context, ...identity }, transitionTable, events);
+});
+
+test("every state is reachable", () => {
+  const promoted = done("identifySystem", ok({ ...identity, timeline: 2 }));
+  const reached = getShortestPaths(walStream, {
+    input,
+    events: [...Object.values(events), promoted] as never,
+    serializeState: (state) => JSON.stringify([state.value, (state.context as { timeline: number }).timeline]),
+    stopWhen: (state) => state.status !== "active",
+  }).map((path) => stateName(path.state.value));
+  expect(new Set(reached)).toEqual(new Set([...Object.keys(transitionTable), "stopped"]));
+});
+
+test("W1: source, slot, server and only then WAL, on every connection", async () => {
+  const { calls, connect, clock, tell, inputs, facts } = stream();
+  await connect();
+  const order = ["connect", "identify", "slot", "negotiate", "stream 1 0/4000000"];
+  expect(calls).toEqual(order);
+  expect(inputs.negotiation).toEqual({ ...identity, restartLsn: "0/4000000" });
+  expect(inputs.stream).toEqual({
+    timeline: 1,
+    startLsn: "0/4000000",
+    segmentBytes: 1 << 24,
+    slot: "klio",
+    method: "stream",
+  });
+  expect(facts).toEqual([
+    { type: "stream.started", cluster: "main", timeline: 1, startLsn: "0/4000000", abandonedBytes: 0 },
+  ]);
+  tell({ type: "stream.ended", failure: down });
+  clock.increment(100);
+  await connect();
+  expect(calls).toEqual([...order, ...order]);
+});
+
+test("W2: histories come first, oldest first, at the start and after a switch of timeline", async () => {
+  const { calls, connect, tell } = stream({
+    identify: [ok({ ...identity, timeline: 3 }), ok({ ...identity, timeline: 4 })],
+    start: ok({ ...start, timeline: 2 }),
+  });
+  await connect();
+  expect(calls.slice(4)).toEqual(["history 2", "history 3", "stream 2 0/4000000"]);
+  tell({ type: "stream.switched", timeline: 4, startLsn: "0/5000000" });
+  await settle(12);
+  expect(calls.slice(7)).toEqual(["identify", "history 2", "history 3", "history 4", "stream 4 0/5000000"]);
+});
+
+test("W2: without a history no WAL is sent", async () => {
+  const { calls, connect, state } = stream({
+    identify: [ok({ ...identity, timeline: 2 })],
+    history: [failure("KLIO-TIMELINE", "another history")],
+  });
+  await connect();
+  expect(state()).toBe("blocked");
+  expect(calls.at(-1)).toBe("history 2");
+});
+
+test.each([
+  ["identify", { identify: [other] }],
+  ["slot", { slot: failure("KLIO-SLOT-LOST", "lost") }],
+  ["negotiate", { start: failure("KLIO-SERVER-AHEAD", "ahead") }],
+])("W3: a fatal answer of %s blocks, and is looked at again after the wait", async (last, answers) => {
+  const { actor, calls, connect, clock, state, facts, live } = stream(answers);
+  await connect();
+  expect(state()).toBe("blocked");
+  expect(calls.at(-1)).toBe(last);
+  expect(live).toEqual({ hold: 0, stream: 0, ship: 0 });
+  expect(facts).toEqual([expect.objectContaining({ type: "stream.blocked", attempt: 1 })]);
+  expect(actor.getSnapshot().context.code).toMatch(/^KLIO-S/);
+  clock.increment(29_999);
+  expect(state()).toBe("blocked");
+  clock.increment(1);
+  expect(state()).toBe("attached.connecting");
+});
+
+test("W4: waits double up to the limit; a confirmed byte begins anew", async () => {
+  const { clock, hold, connect, tell, state, facts } = stream();
+  for (const wait of [100, 200, 400, 400]) {
+    hold({ type: "source.lost", failure: down });
+    clock.increment(wait - 1);
+    expect(state()).toBe("backingOff");
+    clock.increment(1);
+    expect(state()).toBe("attached.connecting");
+  }
+  await connect();
+  tell({ type: "stream.ended", failure: down });
+  clock.increment(399);
+  expect(state()).toBe("backingOff");
+  clock.increment(1);
+  await connect();
+  tell({ type: "stream.progressed", flushedLsn: "0/4000100" });
+  tell({ type: "stream.ended", failure: down });
+  clock.increment(100);
+  expect(state()).toBe("attached.connecting");
+  expect(
+    facts.filter(({ type }) => type === "stream.interrupted").map((fact) => "attempt" in fact && fact.attempt),
+  ).toEqual([1, 2, 3, 4, 5, 1]);
+});
+
+test("W5: a drain asks the stream to confirm, keeps its shipments, and ends when it is told", async () => {
+  const { actor, connect, tell, ship, drains, live, state, facts } = stream();
+  await connect();
+  tell({ type: "segment.opened", name: segment, fromOffset: 0 });
+  actor.send({ type: "shutdown.requested" });
+  expect(drains).toEqual(["shutdown.requested"]);
+  expect(live).toEqual({ hold: 1, stream: 1, ship: 1 });
+  ship(segment, { kind: "parted" });
+  expect(state()).toBe("attached.streaming.draining");
+  tell({ type: "stream.drained" });
+  expect(state()).toBe("stopped");
+  expect(live).toEqual({ hold: 0, stream: 0, ship: 0 });
+  expect(facts.at(-1)).toEqual({ type: "stream.stopped", cluster: "main" });
+});
+
+test("W5: a drain that is not answered ends at its limit", async () => {
+  const { actor, connect, clock, state } = stream();
+  await connect();
+  actor.send({ type: "shutdown.requested" });
+  clock.increment(4_999);
+  expect(state()).toBe("attached.streaming.draining");
+  clock.increment(1);
+  expect(state()).toBe("stopped");
+});
+
+test("W6: an unconfirmed shipment ends the connection and the other shipments", async () => {
+  const { connect, tell, ship, live, state, inputs, actor } = stream();
+  await connect();
+  tell({ type: "segment.opened", name: segment, fromOffset: 8192 });
+  expect(inputs.ship).toEqual({
+    cluster: "main",
+    name: segment,
+    segmentBytes: 1 << 24,
+    fromOffset: 8192,
+    method: "stream",
+    sendToTier2: true,
+    confirmLimitMs: 1_000,
+  });
+  tell({ type: "segment.opened", name: "000000010000000000000005", fromOffset: 0 });
+  ship(segment, { kind: "shipped" });
+  expect(actor.getSnapshot().context.shipments).toEqual(["segmentShipment:000000010000000000000005"]);
+  tell({ type: "segment.opened", name: "000000010000000000000006", fromOffset: 0 });
+  ship("000000010000000000000005", down);
+  expect(state()).toBe("backingOff");
+  expect(live).toEqual({ hold: 0, stream: 0, ship: 0 });
+  expect(actor.getSnapshot().context.shipments).toEqual([]);
+});
+
+test("W6: a refused shipment blocks", async () => {
+  const { connect, tell, ship, state } = stream();
+  await connect();
+  tell({ type: "segment.opened", name: segment, fromOffset: 0 });
+  ship(segment, failure("KLIO-WAL-MISMATCH", "other bytes"));
+  expect(state()).toBe("blocked");
+});
+
+test("W7: a server without Stream is asked again at once and gets whole files", async () => {
+  const { connect, tell, ship, calls, facts, inputs, live } = stream();
+  await connect();
+  tell({ type: "segment.opened", name: segment, fromOffset: 0 });
+  ship(segment, { kind: "unimplemented" });
+  expect(facts.at(-1)).toEqual({ type: "stream.degraded", cluster: "main" });
+  expect(calls.at(-1)).toBe("connect");
+  expect(live).toEqual({ hold: 1, stream: 0, ship: 0 });
+  await connect();
+  expect(inputs.stream?.method).toBe("put");
+  tell({ type: "segment.opened", name: segment, fromOffset: 0 });
+  expect(inputs.ship?.method).toBe("put");
+});
