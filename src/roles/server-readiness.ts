@@ -2,15 +2,16 @@
 
 export type PartState = { name: string; ready: boolean; detail: string };
 export type Readiness = { ready: boolean; parts: PartState[] };
+type Look = () => Omit<PartState, "name">;
 
-/** Parts register themselves; the question is asked anew at each look. */
+/** Parts register themselves; each question looks anew. */
 export class ReadinessBoard {
-  private readonly parts = new Map<string, () => Omit<PartState, "name">>();
+  private readonly parts: { name: string; look: Look; required: boolean }[] = [];
   private open = false;
 
-  /** A part that is not ready makes the server not ready. */
-  add(name: string, look: () => Omit<PartState, "name">): void {
-    this.parts.set(name, look);
+  /** `required: false`: told, but the server is ready without it (tier 2 may be away while tier 1 serves). */
+  add(name: string, look: Look, { required = true }: { required?: boolean } = {}): void {
+    this.parts.push({ name, look, required });
   }
 
   /** True once every part was opened; false again while draining. */
@@ -19,7 +20,8 @@ export class ReadinessBoard {
   }
 
   read(): Readiness {
-    const parts = [...this.parts].map(([name, look]) => ({ name, ...look() }));
-    return { ready: this.open && parts.every((part) => part.ready), parts };
+    const looked = this.parts.map(({ name, look, required }) => ({ required, part: { name, ...look() } }));
+    const ready = this.open && looked.every(({ required, part }) => part.ready || !required);
+    return { ready, parts: looked.map(({ part }) => part) };
   }
 }

@@ -2,19 +2,18 @@
 import { fromPromise, toPromise } from "xstate";
 import type { Environment, ServerConfig } from "../config/config.ts";
 import { createConsole } from "../console/console.ts";
-import type { LogLevel } from "../domain/log.ts";
 import { type Failure, failureOf, type Outcome, ok } from "../domain/outcome.ts";
 import { errorTable, exitStatus, KlioError } from "../errors.ts";
 import { role } from "../machines/role.machine.ts";
-import { createLog } from "../telemetry/log.ts";
 import { startTelemetry } from "../telemetry/telemetry.ts";
+import { commandLog } from "./command-log.ts";
 import { openServer } from "./server-parts.ts";
 
 export type ServerOptions = {
   config: ServerConfig;
   env: Environment;
   stderr: NodeJS.WritableStream & { isTTY?: boolean };
-  logLevel: LogLevel;
+  logLevel: string;
   signal: AbortSignal;
 };
 
@@ -24,7 +23,7 @@ const DRAIN_LIMIT_MS = 20_000;
 /** Serves until the signal or a failure. Returns the exit status; rejects with the KlioError of a failed start. */
 export async function runServer(options: ServerOptions): Promise<number> {
   const { env, stderr, signal, logLevel } = options;
-  const log = createLog({ level: logLevel, destination: stderr, pretty: stderr.isTTY === true });
+  const log = commandLog(stderr, logLevel);
   const console = createConsole({ log, title: "Klio server" });
   const telemetry = await startTelemetry({ service: "klio-server", env, log, inspect: console.inspect });
   const parts = new AsyncDisposableStack();

@@ -1,0 +1,47 @@
+// klio.base.*: what is stored on each tier, listed at start and then once a minute; ages grow at every look.
+import { type BaseStatistics, baseStatistics } from "../domain/base-statistics.ts";
+import type { Log } from "../domain/log.ts";
+import type { SnapshotRepository } from "../domain/snapshots.ts";
+import type { Reading } from "../telemetry/instruments.ts";
+import type { MetricName } from "../telemetry/names.ts";
+import type { Telemetry } from "../telemetry/telemetry.ts";
+
+const LIST_MS = 60_000;
+
+type Value = (statistics: BaseStatistics, nowMs: number) => number;
+const values: readonly [MetricName, Value][] = [
+  ["klio.base.snapshots", (s) => s.snapshots],
+  ["klio.base.latest_snapshot_size", (s) => s.latestBytes],
+  ["klio.base.latest_snapshot_files", (s) => s.latestFiles],
+  ["klio.base.latest_snapshot_dirs", (s) => s.latestDirectories],
+  ["klio.base.latest_snapshot_age", (s, now) => (now - s.latestEndMs) / 1000],
+  ["klio.base.oldest_snapshot_age", (s, now) => (now - s.oldestEndMs) / 1000],
+];
+
+/** Watches one tier until disposed. A listing that fails leaves the last values. */
+export function watchBaseBackups(repository: SnapshotRepository, telemetry: Telemetry, log: Log): AsyncDisposable {
+  let known: BaseStatistics[] = [];
+  const { tier } = repository;
+  const list = async () => {
+    const listed = await repository.backups();
+    if (listed.kind === "ok") known = baseStatistics(listed.value);
+    else log.warn("base.list.failed", `cannot list the base backups of ${tier}: ${listed.reason}`, { tier });
+  };
+  const stops = values.map(([name, value]) =>
+    telemetry.observe(name, function* (): Iterable<Reading> {
+      for (const statistics of known)
+        yield { value: value(statistics, Date.now()), labels: { snapshot_source: statistics.source, tier } };
+    }),
+  );
+  let running: Promise<void> = list();
+  const timer = setInterval(() => {
+    running = running.then(list);
+  }, LIST_MS);
+  return {
+    async [Symbol.asyncDispose]() {
+      clearInterval(timer);
+      for (const stop of stops) stop();
+      await running;
+    },
+  };
+}

@@ -1,0 +1,31 @@
+// After a restart the latest-time gauges tell the truth at once: when the newest WAL file was stored, read from the tier.
+import type { Log } from "../domain/log.ts";
+import type { WalReader } from "../domain/wal-reader.ts";
+import { parseWalName } from "../domain/wal-segment.ts";
+import { errorText, KlioError } from "../errors.ts";
+import type { Telemetry } from "../telemetry/telemetry.ts";
+
+const names = {
+  tier1: { time: "klio.wal.latest_written_time", counters: ["klio.wal.written", "klio.wal.written_size"] },
+  tier2: {
+    time: "klio.consumer.latest_written_time",
+    counters: ["klio.consumer.written", "klio.consumer.written_size"],
+  },
+} as const;
+
+/** Counters of every known cluster begin at 0. A tier that cannot be read now is told and left out. */
+export async function restoreStoredTimes(reader: WalReader, telemetry: Telemetry, log: Log): Promise<void> {
+  if (!telemetry.enabled) return;
+  try {
+    for (const cluster of await reader.clusters()) {
+      const labels = { cluster_name: cluster };
+      const stored = (await reader.list(cluster)).filter((file) => parseWalName(file.name)?.kind !== "partial");
+      const latestMs = stored.reduce((latest, file) => Math.max(latest, file.mtimeMs), 0);
+      for (const counter of names[reader.tier].counters) telemetry.hydrate(counter, labels, 0);
+      if (latestMs > 0) telemetry.hydrate(names[reader.tier].time, labels, latestMs / 1000);
+    }
+  } catch (error) {
+    if (!(error instanceof KlioError)) throw error;
+    log.warn("wal.list.failed", `cannot read when WAL was last stored on ${reader.tier}: ${errorText(error)}`);
+  }
+}
