@@ -1,11 +1,19 @@
 // What the console knows: the actors that live, the last ones that ended, and the last steps of each chart. Fed by
 // XState's inspection; it serves people, never spans or metrics.
-//   G1. Memory is bounded: a window of steps and of ended actors per chart, a limit of living actors.
-//   G2. An inspected actor never notices: nothing here throws, subscribes or keeps an ended actor.
-//   G3. Events are kept as their type, contexts as the listed keys (J1); payloads, inputs and outputs are never read.
-import type { AnyActorRef, AnyMachineSnapshot, AnyStateMachine, AnyStateNode, InspectionEvent } from "xstate";
+//   B1. Memory is bounded: a window of steps and of ended actors per chart, a limit of living actors.
+//   B2. An inspected actor never notices: nothing here throws, subscribes or keeps an ended actor.
+//   B3. Events are kept as their type, contexts as the listed keys (J1); payloads, inputs and outputs are never read.
+//   B5. A step that repeats its actor's last one and changes no state takes no place of its own in the window.
+import {
+  Actor,
+  type AnyActorRef,
+  type AnyMachineSnapshot,
+  type AnyStateMachine,
+  type AnyStateNode,
+  type InspectionEvent,
+} from "xstate";
 import { edgeId, eventText, stateText } from "./chart.ts";
-import { type Fields, pickFields, shownKeys } from "./context-fields.ts";
+import { type Fields, pickFields } from "./context-fields.ts";
 import { Ring } from "./ring.ts";
 
 export type ActorStatus = "active" | "done" | "stopped" | "error";
@@ -35,24 +43,27 @@ export type Step = {
   /** Ids of the transitions taken; none: the event changed nothing. */
   edges: string[];
   fields: Fields;
+  /** How often in a row (B5); `atMs` and `fields` are those of the last time. */
+  times: number;
 };
+/** Living actors of a chart, by their state. */
+export type ChartSummary = { chart: string; living: number; ended: number; inState: Record<string, number> };
 export type LogLimits = { stepsPerChart: number; endedPerChart: number; living: number };
 
 type ChartRecord = {
   machine: AnyStateMachine;
-  keys: string[];
   steps: Ring<Step>;
   ended: Ring<number>;
   living: number;
   endedTotal: number;
 };
-type Living = { ref: AnyActorRef; row: ActorRow };
+type Living = { ref: AnyActorRef; row: ActorRow; last?: Step };
 
-/** Called for each change; `row` is undefined when the actor was forgotten. */
-export type ChangeListener = { step(step: Step): void; row(key: number, row: ActorRow | undefined): void };
+/** Called for each change; a step that repeats comes again, a `row` is undefined when the actor was forgotten. */
+type ChangeListener = { step(step: Step): void; row(key: number, row: ActorRow | undefined): void };
 
 /** Hours of a quiet server, seconds of a busy one; about a megabyte for all charts together. */
-const LIMITS: LogLimits = { stepsPerChart: 250, endedPerChart: 30, living: 5_000 };
+export const LIMITS: LogLimits = { stepsPerChart: 250, endedPerChart: 30, living: 5_000 };
 
 function isMachine(logic: unknown): logic is AnyStateMachine {
   return typeof logic === "object" && logic !== null && "root" in logic && "id" in logic && "resolveState" in logic;
@@ -69,6 +80,16 @@ function snapshotIn(event: object): AnyMachineSnapshot | undefined {
   return typeof snapshot === "object" && snapshot !== null && "value" in snapshot
     ? (snapshot as AnyMachineSnapshot) // an edge: inspection types it as a snapshot of any logic
     : undefined;
+}
+
+function isSame(last: Step, next: Pick<Step, "event" | "state" | "status" | "edges">): boolean {
+  return (
+    last.event === next.event &&
+    last.state === next.state &&
+    last.status === next.status &&
+    last.edges.length === next.edges.length &&
+    last.edges.every((edge, index) => edge === next.edges[index])
+  );
 }
 
 export class ActorLog {
@@ -90,8 +111,10 @@ export class ActorLog {
 
   /** Takes one inspection event. Never throws. */
   take(event: InspectionEvent): void {
-    if (event.type === "@xstate.microstep") this.step(event);
-    else if (event.type === "@xstate.event") this.event(event.actorRef, event.event, event.sourceRef);
+    const { actorRef } = event;
+    if (!(actorRef instanceof Actor)) return;
+    if (event.type === "@xstate.microstep") this.step(actorRef, event);
+    else if (event.type === "@xstate.event") this.event(actorRef, event.event, event.sourceRef);
   }
 
   /**
@@ -109,8 +132,19 @@ export class ActorLog {
   }
 
   /** Charts in the order in which they were first seen. */
-  summary(): { chart: string; living: number; ended: number }[] {
-    return [...this.charts].map(([chart, { living, endedTotal }]) => ({ chart, living, ended: endedTotal }));
+  summary(): ChartSummary[] {
+    const states = new Map<string, Record<string, number>>();
+    for (const { row } of this.living.values()) {
+      const inState = states.get(row.chart) ?? {};
+      inState[row.state] = (inState[row.state] ?? 0) + 1;
+      states.set(row.chart, inState);
+    }
+    return [...this.charts].map(([chart, { living, endedTotal: ended }]) => ({
+      chart,
+      living,
+      ended,
+      inState: states.get(chart) ?? {},
+    }));
   }
 
   /** Living actors, at most `perChart` of each chart (those whose state changed last), and the ended ones still kept. */
@@ -132,18 +166,17 @@ export class ActorLog {
     return [...this.charts.values()].flatMap(({ steps }) => steps.toArray()).sort((a, b) => a.seq - b.seq);
   }
 
-  private event(ref: AnyActorRef, event: { type: string }, source: AnyActorRef | undefined): void {
+  private event(ref: AnyActorRef, event: { type: string }, source: unknown): void {
     if (event.type === "xstate.init") this.begin(ref);
     // A child that failed tells its parent; by then nothing else was heard of it.
-    else if (source !== undefined && event.type.startsWith("xstate.error.actor.")) this.fail(source, "exception");
+    else if (source instanceof Actor && event.type.startsWith("xstate.error.actor.")) this.fail(source, "exception");
   }
 
-  private chartOf(machine: AnyStateMachine, context: unknown): ChartRecord {
+  private chartOf(machine: AnyStateMachine): ChartRecord {
     const known = this.charts.get(machine.id);
     if (known !== undefined) return known;
     const record: ChartRecord = {
       machine,
-      keys: shownKeys(context),
       steps: new Ring(this.limits.stepsPerChart),
       ended: new Ring(this.limits.endedPerChart),
       living: 0,
@@ -165,7 +198,7 @@ export class ActorLog {
     const logic: unknown = Reflect.get(ref, "logic");
     if (!isMachine(logic)) return;
     const snapshot: AnyMachineSnapshot = ref.getSnapshot();
-    const chart = this.chartOf(logic, snapshot.context);
+    const chart = this.chartOf(logic);
     const row: ActorRow = {
       key: this.keyOf(ref),
       parent: ref._parent === undefined ? 0 : this.keyOf(ref._parent),
@@ -174,60 +207,59 @@ export class ActorLog {
       state: stateText(snapshot.value),
       sinceMs: this.now(),
       status: "active",
-      fields: pickFields(snapshot.context, chart.keys),
+      fields: pickFields(snapshot.context),
     };
-    this.living.set(ref, { ref, row });
+    const alive: Living = { ref, row };
+    this.living.set(ref, alive);
     chart.living += 1;
-    this.record(chart, row, "started", []);
+    this.record(chart, alive, "started", []);
     if (snapshot.status === "active") this.boundLiving();
     else this.end(ref, row, snapshot.status === "done" ? "done" : "error");
   }
 
-  private step(event: Extract<InspectionEvent, { type: "@xstate.microstep" }>): void {
-    const alive = this.living.get(event.actorRef);
+  private step(ref: AnyActorRef, event: Extract<InspectionEvent, { type: "@xstate.microstep" }>): void {
+    const alive = this.living.get(ref);
     const snapshot = snapshotIn(event);
     // Steps before the start belong to the initial state, which `begin` records.
     if (alive === undefined || snapshot === undefined) return;
     const { row } = alive;
-    const chart = this.chartOf(snapshot.machine, snapshot.context);
+    const chart = this.chartOf(snapshot.machine);
     const state = stateText(snapshot.value);
     const edges = transitionsIn(event).map(edgeId);
     if (state !== row.state || snapshot.status !== row.status) row.sinceMs = this.now();
     row.state = state;
-    row.fields = pickFields(snapshot.context, chart.keys);
+    row.fields = pickFields(snapshot.context);
     row.status = snapshot.status;
-    this.record(chart, row, eventText(event.event.type), edges);
-    if (snapshot.status !== "active") this.end(event.actorRef, row, snapshot.status);
+    this.record(chart, alive, eventText(event.event.type), edges);
+    if (snapshot.status !== "active") this.end(ref, row, snapshot.status);
   }
 
-  private record(chart: ChartRecord, row: ActorRow, event: string, edges: string[]): void {
-    this.lastSeq += 1;
-    const { key: actor, id, state, status, fields } = row;
-    const step = {
-      seq: this.lastSeq,
-      atMs: this.now(),
-      actor,
-      id,
-      chart: row.chart,
-      event,
-      state,
-      status,
-      edges,
-      fields,
-    };
-    chart.steps.push(step);
-    this.listener?.step(step);
-    this.listener?.row(actor, row);
+  private record(chart: ChartRecord, alive: Living, event: string, edges: string[]): void {
+    const { key: actor, id, state, status, fields } = alive.row;
+    const atMs = this.now();
+    const { last } = alive;
+    const isKept = last !== undefined && last.seq >= (chart.steps.oldest?.seq ?? 0);
+    if (isKept && isSame(last, { event, state, status, edges })) {
+      Object.assign(last, { atMs, fields, times: last.times + 1 });
+      this.listener?.step(last);
+    } else {
+      this.lastSeq += 1;
+      const step = { seq: this.lastSeq, atMs, actor, id, chart: alive.row.chart, event, state, status, edges, fields };
+      alive.last = { ...step, times: 1 };
+      chart.steps.push(alive.last);
+      this.listener?.step(alive.last);
+    }
+    this.listener?.row(actor, alive.row);
   }
 
   private fail(ref: AnyActorRef, event: string): void {
-    const row = this.living.get(ref)?.row;
-    const chart = row === undefined ? undefined : this.charts.get(row.chart);
-    if (row === undefined || chart === undefined) return;
-    row.status = "error";
-    row.sinceMs = this.now();
-    this.record(chart, row, event, []);
-    this.end(ref, row, "error");
+    const alive = this.living.get(ref);
+    const chart = alive === undefined ? undefined : this.charts.get(alive.row.chart);
+    if (alive === undefined || chart === undefined) return;
+    alive.row.status = "error";
+    alive.row.sinceMs = this.now();
+    this.record(chart, alive, event, []);
+    this.end(ref, alive.row, "error");
   }
 
   private end(ref: AnyActorRef, row: ActorRow, status: ActorStatus): void {

@@ -1,5 +1,6 @@
 // A placed chart as SVG. In the console the page's style sheet colours it (an inline style would be refused there); a
 // picture that stands alone brings its own style, light, with the same classes.
+//   Z3. Whatever the texts of a chart hold, the picture is well-formed XML and has no element or attribute but its own.
 import {
   type Box,
   LINE_PX,
@@ -10,11 +11,13 @@ import {
   TITLE_PX,
 } from "./chart-layout.ts";
 
-const ENTITIES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
+const ENTITIES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;" };
+/** What XML 1.0 allows in no form, not even as a reference: control characters, lone surrogates, two non-characters. */
+const NOT_XML = /[^\t\n\r\u{20}-\u{D7FF}\u{E000}-\u{FFFD}\u{10000}-\u{10FFFF}]/gu;
 
-/** Text as it may stand in an element or between double quotes. */
+/** Text as it may stand in an element or between quotes (Z3). */
 export function escapeXml(text: string): string {
-  return text.replace(/[&<>"]/g, (character) => ENTITIES[character] ?? character);
+  return text.replace(NOT_XML, "\u{FFFD}").replace(/[&<>"']/g, (character) => ENTITIES[character] ?? character);
 }
 
 const FONT = "font-family='system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif'";

@@ -1,5 +1,5 @@
 // A statechart as plain data for drawing: its states and transitions, named the same way in pictures, log and page.
-//   K1. A state is named by its path (`machine.outer.inner`), a transition by its source, event and place in the list of
+//   Z1. A state is named by its path (`machine.outer.inner`), a transition by its source, event and place in the list of
 //       that event; both follow from the machine alone, so that a picture drawn once serves every actor of the machine.
 import type { AnyStateMachine, AnyStateNode } from "xstate";
 import type { StateMeta, StateTelemetry } from "../telemetry/state-telemetry.ts";
@@ -33,7 +33,7 @@ export type Chart = { id: string; root: ChartState; edges: ChartEdge[] };
 type Transition = ReturnType<AnyStateNode["transitions"]["get"]> extends (infer T)[] | undefined ? T : never;
 
 /** Path of a state node, `machine.outer.inner`. */
-export function statePath(node: AnyStateNode): string {
+function statePath(node: AnyStateNode): string {
   return [node.machine.id, ...node.path].join(".");
 }
 
@@ -52,16 +52,6 @@ export function stateText(value: unknown): string {
             .join(" & ");
     })
     .join(" & ");
-}
-
-/** Paths of all active states of `chart`, the machine included, for a state as `stateText` writes it. */
-export function activePaths(chart: string, text: string): string[] {
-  const paths = new Set([chart]);
-  for (const part of text.split(" & ").filter((each) => each !== "")) {
-    let path = chart;
-    for (const name of part.split(".")) paths.add((path = `${path}.${name}`));
-  }
-  return [...paths];
 }
 
 /** Event types of XState itself in words; any other type as it is. */

@@ -1,11 +1,14 @@
-// The statechart console: what each statechart of this process is doing, live, for people. Read-only. Nothing is
-// serialised while nobody looks; what may be shown is listed in context-fields.ts.
+// The statechart console: what each statechart of this process is doing, live, for people. Read-only. What may be shown is
+// listed in context-fields.ts.
+//   M2. Nothing is serialised while nobody looks.
+//   M3. A page's first message is a whole picture; each later one carries what changed since, and nothing twice.
+//   M4. The page takes everything from this server and nothing inline; its policy forbids the browser anything else.
 import { readFile } from "node:fs/promises";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { InspectionEvent } from "xstate";
 import type { Log } from "../domain/log.ts";
 import { errorText } from "../errors.ts";
-import { ActorLog, type ActorRow, type LogLimits, type Step } from "./actor-log.ts";
+import { ActorLog, type ActorRow, type ChartSummary, LIMITS, type LogLimits, type Step } from "./actor-log.ts";
 import { chartOf } from "./chart.ts";
 import { drawChart } from "./draw-chart.ts";
 import { EventStream } from "./event-stream.ts";
@@ -15,17 +18,21 @@ export type Console = {
   inspect: (event: InspectionEvent) => void;
   /** Answers the request if it is for the console; false (and nothing was done) otherwise. */
   handle(request: IncomingMessage, response: ServerResponse): boolean;
+  /** Pages that are open. */
+  readonly readers: number;
   /** Ends the open pages. Safe to call twice. */
   close(): void;
 };
 
-export type ConsoleOptions = { log: Log; title: string; limits?: Partial<LogLimits> };
+export type ConsoleOptions = { log: Log; title: string; limits?: Partial<LogLimits>; maxBacklogBytes?: number };
 
 /** What a page gets first, and again whenever it may have missed something. Complete: nothing need be replayed. */
 export type Hello = {
   title: string;
   nowMs: number;
-  charts: { chart: string; living: number; ended: number }[];
+  /** Steps kept per chart, by the page too. */
+  window: number;
+  charts: ChartSummary[];
   actors: ActorRow[];
   steps: Step[];
 };
@@ -44,19 +51,20 @@ const FILES: Record<string, { file: string; type: string }> = {
   "/": { file: "index.html", type: "text/html; charset=utf-8" },
   "/console.css": { file: "console.css", type: "text/css; charset=utf-8" },
   "/console.js": { file: "console.js", type: "text/javascript; charset=utf-8" },
+  "/view.js": { file: "view.js", type: "text/javascript; charset=utf-8" },
   "/icon.svg": { file: "icon.svg", type: "image/svg+xml" },
 };
 
-/** Everything the page needs comes from this server, nothing inline. */
 const HEADERS = {
   "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  "cross-origin-resource-policy": "same-origin",
   "x-content-type-options": "nosniff",
   "referrer-policy": "no-referrer",
   "cache-control": "no-store",
 };
 
 /** The caller serves it (`serveConsole`), passes `inspect` to its actors, and closes it. */
-export function createConsole({ log, title, limits = {} }: ConsoleOptions): Console {
+export function createConsole({ log, title, limits = {}, maxBacklogBytes }: ConsoleOptions): Console {
   const actors = new ActorLog({ limits });
   const pictures = new Map<string, Promise<string>>();
   let pending = emptyChanges();
@@ -72,6 +80,7 @@ export function createConsole({ log, title, limits = {} }: ConsoleOptions): Cons
       actors.listener = undefined;
       pending = emptyChanges();
     },
+    ...(maxBacklogBytes !== undefined && { maxBacklogBytes }),
   });
 
   const hello = (): Hello => {
@@ -79,6 +88,7 @@ export function createConsole({ log, title, limits = {} }: ConsoleOptions): Cons
     return {
       title,
       nowMs: Date.now(),
+      window: limits.stepsPerChart ?? LIMITS.stepsPerChart,
       charts: actors.summary(),
       actors: actors.rows(ROWS_PER_CHART),
       steps: actors.steps(),
@@ -94,7 +104,7 @@ export function createConsole({ log, title, limits = {} }: ConsoleOptions): Cons
     stream.broadcast("update", (): Update => {
       const changed = [...rows].flatMap(([, row]) => (row === undefined ? [] : [row]));
       const gone = [...rows].flatMap(([key, row]) => (row === undefined ? [key] : []));
-      return { charts: actors.summary(), actors: changed, gone, steps };
+      return { charts: actors.summary(), actors: changed, gone, steps: [...steps.values()] };
     });
   };
 
@@ -106,7 +116,7 @@ export function createConsole({ log, title, limits = {} }: ConsoleOptions): Cons
     keeper.unref();
     actors.listener = {
       step: (step) => {
-        if (pending.steps.length < MAX_UPDATE) pending.steps.push(step);
+        if (pending.steps.size < MAX_UPDATE) pending.steps.set(step.seq, step);
         else pending.isOverfull = true;
       },
       row: (key, row) => {
@@ -116,10 +126,15 @@ export function createConsole({ log, title, limits = {} }: ConsoleOptions): Cons
     };
   };
 
-  const open = (response: ServerResponse) => {
+  const open = ({ method, headers }: IncomingMessage, response: ServerResponse) => {
     for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
-    if (!stream.add(response)) return;
+    // Another site's page could not read the stream, but it could take up all places.
+    const site = headers["sec-fetch-site"] ?? "none";
+    if (site !== "same-origin" && site !== "none")
+      return send(response, 403, "text/plain; charset=utf-8", "only for pages of this server\n");
+    if (method === "HEAD") return send(response, 200, "text/event-stream; charset=utf-8", "");
     flush(); // what the others are still owed is in this page's first picture
+    if (!stream.add(response)) return;
     watch();
     stream.send(response, "hello", hello());
   };
@@ -130,16 +145,13 @@ export function createConsole({ log, title, limits = {} }: ConsoleOptions): Cons
     if (known !== undefined || machine === undefined) return known;
     const drawing = drawChart(chartOf(machine));
     pictures.set(chart, drawing);
-    drawing.catch((error: unknown) => {
-      pictures.delete(chart);
-      log.warn("console.drawing.failed", `cannot draw the chart of ${chart}: ${errorText(error)}`, { chart });
-    });
+    drawing.catch(() => pictures.delete(chart)); // the next request tries again
     return drawing;
   };
 
   const answer = async (path: string, response: ServerResponse): Promise<void> => {
     const file = FILES[path];
-    const [, chart] = /^\/charts\/([A-Za-z0-9]+)\.svg$/.exec(path) ?? [];
+    const [, chart] = /^\/charts\/([\w-]+)\.svg$/.exec(path) ?? [];
     try {
       if (file !== undefined) send(response, 200, file.type, await readFile(new URL(file.file, ASSETS)));
       else {
@@ -148,7 +160,8 @@ export function createConsole({ log, title, limits = {} }: ConsoleOptions): Cons
         else send(response, 200, "image/svg+xml", svg);
       }
     } catch (error) {
-      send(response, 500, "text/plain; charset=utf-8", `${errorText(error)}\n`);
+      log.warn("console.request.failed", `cannot answer ${path}: ${errorText(error)}`);
+      send(response, 500, "text/plain; charset=utf-8", "cannot be shown; the log of the process says why\n");
     }
   };
 
@@ -163,17 +176,20 @@ export function createConsole({ log, title, limits = {} }: ConsoleOptions): Cons
     },
     handle(request, response) {
       const path = pathOf(request.url);
-      if (path === "/events") open(response);
+      if (path === "/events") open(request, response);
       else if (FILES[path] !== undefined || path.startsWith("/charts/")) void answer(path, response);
       else return false;
       return true;
+    },
+    get readers() {
+      return stream.size;
     },
     close: () => stream.close(),
   };
 }
 
-function emptyChanges(): { steps: Step[]; rows: Map<number, ActorRow | undefined>; isOverfull: boolean } {
-  return { steps: [], rows: new Map(), isOverfull: false };
+function emptyChanges(): { steps: Map<number, Step>; rows: Map<number, ActorRow | undefined>; isOverfull: boolean } {
+  return { steps: new Map(), rows: new Map(), isOverfull: false };
 }
 
 function pathOf(url: string | undefined): string {

@@ -4,7 +4,7 @@
 
 export type Fields = Record<string, string | number | boolean>;
 
-export const SHOWN_KEYS = [
+const SHOWN_KEYS = [
   // which
   "cluster",
   "name",
@@ -13,12 +13,16 @@ export const SHOWN_KEYS = [
   "tier",
   "queue",
   "timeline",
-  "walName",
+  "slot",
+  "method",
+  "from",
+  "streamTimeline",
   // where
   "offset",
   "position",
   "startLsn",
   "endLsn",
+  "restartLsn",
   "flushedLsn",
   "resumeOffset",
   "durableBytes",
@@ -35,6 +39,10 @@ export const SHOWN_KEYS = [
   "outages",
   "successes",
   "lagBytes",
+  "retainedBytes",
+  "level",
+  "round",
+  "looks",
   "complete",
   "drained",
   "sendToTier2",
@@ -52,16 +60,11 @@ function shown(value: unknown): string | number | boolean | undefined {
   return value.length > MAX_TEXT ? `${value.slice(0, MAX_TEXT - 1)}…` : value;
 }
 
-/** The keys of a context that may be shown: asked once per chart, since a chart's context always has the same keys. */
-export function shownKeys(context: unknown): string[] {
-  return typeof context === "object" && context !== null ? SHOWN_KEYS.filter((key) => Object.hasOwn(context, key)) : [];
-}
-
-/** Values of `keys` (from `shownKeys`) as they are now. */
-export function pickFields(context: unknown, keys: readonly string[]): Fields {
+/** What may be shown of a context (J1). */
+export function pickFields(context: unknown): Fields {
   const fields: Fields = {};
   if (typeof context !== "object" || context === null) return fields;
-  for (const key of keys) {
+  for (const key of SHOWN_KEYS) {
     const value = shown(Reflect.get(context, key));
     if (value !== undefined) fields[key] = value;
   }

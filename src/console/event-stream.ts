@@ -1,12 +1,12 @@
 // Server-sent events to the pages that are open.
 //   M1. A reader that does not keep up is dropped, not waited for; its browser comes back by itself and gets a whole
-//       picture. So what is owed to a reader is bounded.
+//       picture. So what is owed to a reader is bounded, and so is the number of readers.
 import type { ServerResponse } from "node:http";
 
 /** Pages open at a time; more would be a mistake or an attack. */
-const MAX_READERS = 24;
+export const MAX_READERS = 16;
 /** Unsent bytes after which a reader is dropped: several whole pictures. */
-const MAX_BACKLOG_BYTES = 8 << 20;
+const MAX_BACKLOG_BYTES = 4 << 20;
 
 export class EventStream {
   private readonly readers = new Set<ServerResponse>();
@@ -30,7 +30,6 @@ export class EventStream {
     }
     response.writeHead(200, {
       "content-type": "text/event-stream; charset=utf-8",
-      "cache-control": "no-store",
       // A proxy that collects the answer first would show nothing.
       "x-accel-buffering": "no",
     });

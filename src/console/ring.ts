@@ -1,9 +1,11 @@
 // The last `capacity` items, in order of arrival.
+//   B4. A ring never holds more than `capacity` items; the oldest goes first.
 
 export class Ring<T> {
   private readonly items: T[] = [];
   private next = 0;
   private readonly capacity: number;
+  /** `capacity` is at least 1. */
   constructor(capacity: number) {
     this.capacity = capacity;
   }
@@ -16,14 +18,13 @@ export class Ring<T> {
     return gone;
   }
 
-  get size(): number {
-    return this.items.length;
+  /** The item that goes next. */
+  get oldest(): T | undefined {
+    return this.items.length < this.capacity ? this.items[0] : this.items[this.next];
   }
 
   /** Oldest first. */
   toArray(): T[] {
-    return this.items.length < this.capacity
-      ? [...this.items]
-      : [...this.items.slice(this.next), ...this.items.slice(0, this.next)];
+    return [...this.items.slice(this.next), ...this.items.slice(0, this.next)];
   }
 }

@@ -1,7 +1,11 @@
 // One HTTP server for people and probes: the console, `/healthz` (the process lives) and `/readyz` (all parts serve).
 // No TLS and no login: it listens on loopback unless configured otherwise, shows no secrets and changes nothing.
+//   M5. Only GET and HEAD are answered; a request changes nothing.
+//   M6. On loopback only requests for an address or for localhost are answered: a foreign page whose name was made to
+//       point here (DNS rebinding) reads nothing.
+//   M7. `/healthz` is 200 while the process lives; `/readyz` is 200 when all parts serve, else 503, and names them.
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, isIP } from "node:net";
 import type { Log } from "../domain/log.ts";
 import { errorText, KlioError } from "../errors.ts";
 import type { Console } from "./console.ts";
@@ -34,6 +38,14 @@ function dialable({ address, family, port }: AddressInfo): string {
   return family === "IPv6" ? `[${address}]:${port}` : `${address}:${port}`;
 }
 
+/** Whether a page at `Host: ${host}` may read what is served on the loopback interface. */
+function isLocalName(host: string): boolean {
+  const name = host.replace(/:\d*$/, "").toLowerCase();
+  return name === "localhost" || name.endsWith(".localhost") || isIP(name.replace(/^\[|\]$/g, "")) !== 0;
+}
+
+const isLoopback = (address: string) => address === "::1" || /^(::ffff:)?127\./.test(address);
+
 function bindError(error: unknown, listenAddress: string): unknown {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   if (code === "EADDRINUSE")
@@ -60,10 +72,14 @@ function answer(response: ServerResponse, status: number, type: string, body: st
 /** Rejects with KLIO-PORT-BUSY or KLIO-CONFIG. Owns the server, and the console's pages once it is closed. */
 export async function serveConsole(options: ServeConsoleOptions): Promise<ConsoleServer> {
   const { console, listenAddress, log, readiness } = options;
+  let isSheltered = true;
 
   const route = (request: IncomingMessage, response: ServerResponse) => {
     if (request.method !== "GET" && request.method !== "HEAD")
       return answer(response, 405, "text/plain", "only GET: the console changes nothing\n", { allow: "GET, HEAD" });
+    // Without the header it is no browser.
+    if (isSheltered && !isLocalName(request.headers.host ?? "localhost"))
+      return answer(response, 421, "text/plain", "listening on loopback: ask for localhost or an address\n");
     const [path] = (request.url ?? "/").split("?", 1);
     if (path === "/healthz") return answer(response, 200, "text/plain", "ok\n");
     if (path === "/readyz") {
@@ -89,6 +105,7 @@ export async function serveConsole(options: ServeConsoleOptions): Promise<Consol
   server.on("error", (error) => log.warn("console.server.failed", `console: ${errorText(error)}`));
   const bound = server.address();
   if (bound === null || typeof bound === "string") throw new KlioError("KLIO-BUG", "the console listens on no port");
+  isSheltered = isLoopback(bound.address);
   const address = dialable(bound);
   log.info("console.listening", `the console is at http://${address}/`, { address });
 
