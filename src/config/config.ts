@@ -23,6 +23,8 @@ export type ClientConfig = {
   tier1Enabled: boolean;
   tier2BackupEnabled: boolean;
   tier2RecoveryEnabled: boolean;
+  /** Percent of a fresh backup's files that are read back; absent: by size. */
+  verifyPercent?: number;
   walPrefetch: { count: number; maxConcurrentDownloads: number };
 };
 

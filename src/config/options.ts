@@ -193,6 +193,13 @@ export const clientOptions: readonly OptionSpec[] = [
   option("tier2_backup_enabled", bool, "true or false", "Send WAL and backups on to tier 2.", { default: false }),
   option("tier2_recovery_enabled", bool, "true or false", "Read from tier 2 when recovering.", { default: false }),
   option(
+    "backup.verify_percent",
+    integer(0, 100),
+    "0 to 100",
+    "Share of a fresh backup's files whose bytes are read back; the structure is always checked. Unset: all of them up to 100 GiB, of a larger backup as many as make 100 GiB.",
+    { unit: "%" },
+  ),
+  option(
     "wal_prefetch.count",
     integer(0, 64),
     "0 to 64",

@@ -280,6 +280,7 @@ export function resolveClientConfig(
       tier1Enabled: v.boolean("tier1_enabled"),
       tier2BackupEnabled: v.boolean("tier2_backup_enabled"),
       tier2RecoveryEnabled: v.boolean("tier2_recovery_enabled"),
+      ...(v.has("backup.verify_percent") && { verifyPercent: v.number("backup.verify_percent") }),
       walPrefetch: {
         count: v.number("wal_prefetch.count"),
         maxConcurrentDownloads: v.number("wal_prefetch.max_concurrent_downloads"),

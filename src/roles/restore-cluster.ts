@@ -12,7 +12,8 @@ import { KlioError } from "../errors.ts";
 import { noTelemetry } from "../telemetry/telemetry.ts";
 import { commandLog } from "./command-log.ts";
 import { openTierSnapshots } from "./open-snapshots.ts";
-import { type RestorePlan, type RestoreProgress, type RestoreResult, runRestore } from "./restore.ts";
+import { createProgress, megabytes } from "./progress-line.ts";
+import { type RestorePlan, type RestoreResult, runRestore } from "./restore.ts";
 import type { AskedTier } from "./wal-fetch.ts";
 
 export type RestoreClusterOptions = {
@@ -87,8 +88,6 @@ export function restoreCommandOf(configFile: string, tier: AskedTier, prefetch: 
   return prefetch ? `mv -f "pg_wal/${SPOOL_NAME}/%f" "%p" 2>/dev/null || ${call}` : call;
 }
 
-const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
-
 function planText(plan: RestorePlan): string {
   const lines = [
     `restoring backup ${plan.backup} (${megabytes(plan.bytes)}) from ${plan.tier} into ${plan.destination}`,
@@ -109,27 +108,4 @@ function resultText({ backup, destination, files, bytes, seconds, restoreCommand
 
 function resultJson({ target, ...result }: RestoreResult) {
   return { ...result, target: { ...target, text: targetText(target) } };
-}
-
-const BAR_EVERY_MS = 200;
-const LINE_EVERY_MS = 5_000;
-
-/** A line that is drawn over on a terminal, one now and then elsewhere. */
-function createProgress(stderr: NodeJS.WritableStream & { isTTY?: boolean }) {
-  const everyMs = stderr.isTTY === true ? BAR_EVERY_MS : LINE_EVERY_MS;
-  let shownAt = performance.now();
-  let isDrawn = false;
-  return {
-    show({ phase, bytes, totalBytes }: RestoreProgress): void {
-      if (performance.now() - shownAt < everyMs) return;
-      shownAt = performance.now();
-      const share = totalBytes > 0 ? ` (${Math.min(100, Math.floor((bytes * 100) / totalBytes))} %)` : "";
-      const text = `  ${phase}: ${megabytes(bytes)} of ${megabytes(totalBytes)}${share}`;
-      isDrawn = stderr.isTTY === true;
-      stderr.write(isDrawn ? `\r${text}\u001b[K` : `${text}\n`);
-    },
-    end(): void {
-      if (isDrawn) stderr.write("\n");
-    },
-  };
 }

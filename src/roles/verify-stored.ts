@@ -1,0 +1,27 @@
+// Reads a stored backup back, as much of it as is worth the time.
+import { type Outcome, ok } from "../domain/outcome.ts";
+import type { ClusterSnapshots, StoredBackup } from "../domain/snapshots.ts";
+import type { BackupVerification } from "../machines/base-backup.machine.ts";
+
+/** Up to here every byte of a fresh backup is read back; of a larger one, as much as this. */
+export const FULL_READ_BYTES = 100 * 2 ** 30;
+
+export function bytesOf({ snapshots }: StoredBackup): number {
+  return snapshots.reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+/** Percent of the files to read, 1 … 100. */
+export function readShare(stored: StoredBackup): number {
+  const bytes = bytesOf(stored);
+  return bytes <= FULL_READ_BYTES ? 100 : Math.max(1, Math.floor((100 * FULL_READ_BYTES) / bytes));
+}
+
+/** Never rejects but with a bug. */
+export async function verifyStored(
+  snapshots: ClusterSnapshots,
+  stored: StoredBackup,
+  { percent, signal }: { percent: number; signal: AbortSignal },
+): Promise<Outcome<BackupVerification>> {
+  const read = await snapshots.verify(stored.snapshots, { percent, signal });
+  return read.kind === "ok" ? ok({ corrupt: read.value.corrupt, coverage: percent / 100 }) : read;
+}
