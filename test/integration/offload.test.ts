@@ -341,7 +341,7 @@ test("the reconciler relays a pinned backup whose task was lost", async () => {
   await eventually(() => bench.tier2.stored.length === 1);
 });
 
-test("retention on whole backups: the pinned stays, WAL goes up to what is needed and confirmed, a dry run touches nothing", async () => {
+test("P2: retention on whole backups: the pinned stays, WAL goes up to what is needed and confirmed, a dry run touches nothing", async () => {
   await using directory = await temporaryDirectory();
   await using bench = await offloadBench(directory.path);
   const role = await bench.start({ limits: quick });

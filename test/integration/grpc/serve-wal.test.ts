@@ -179,7 +179,7 @@ test("history and label files go the same way", async () => {
   });
 });
 
-test("names and sizes that cannot be are refused before anything is touched", async () => {
+test("P11: names and sizes that cannot be are refused before anything is touched", async () => {
   await using server = await startWalServer();
   const client = await server.client();
   for (const walName of ["x", "../../etc", `${name}.partial`, ""])
@@ -197,7 +197,7 @@ test("names and sizes that cannot be are refused before anything is touched", as
   expect(await server.store.clusters()).toEqual([]);
 });
 
-test("KLIO-CLUSTER-DENIED: a certificate opens its own cluster on every rpc, and nothing else", async () => {
+test("P6: KLIO-CLUSTER-DENIED: a certificate opens its own cluster on every rpc, and nothing else", async () => {
   await using server = await startWalServer();
   await put(server.store, "alpha", name, segment);
   await server.store.registerCluster("alpha", SYSTEM_ID);

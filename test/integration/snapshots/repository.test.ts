@@ -220,7 +220,7 @@ test("KLIO-REPOSITORY-REFUSED and KLIO-SERVER-REFUSED: a wrong password, a certi
   expect(readdirSync(dir.path).filter((name) => name.startsWith("klio-repository-"))).toEqual([]);
 });
 
-test("no password is ever on a command line", async () => {
+test("P9: no password is ever on a command line", async () => {
   await using dir = await temporaryDirectory();
   await using server = await startSnapshotServer(dir.path);
   await server.open("alpha").then((one) => one[Symbol.asyncDispose]());

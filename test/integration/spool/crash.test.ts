@@ -59,7 +59,7 @@ async function expectAllThere(store: WalStore, lines: string[]): Promise<void> {
 test.each([
   ["small blocks, as synchronous commits make them", 700],
   ["large blocks, as catching up makes them", 200_000],
-])("E1, E2: kill -9 in the middle of appends loses nothing that was confirmed: %s", async (_, block) => {
+])("P8, E1, E2: kill -9 in the middle of appends loses nothing that was confirmed: %s", async (_, block) => {
   await using dir = await temporaryDirectory();
   const key = randomBytes(32).toString("hex");
   const lines: string[] = [];
@@ -99,7 +99,7 @@ test("KLIO-DISK-FULL: a write beyond what the process may write is told as a ful
 });
 
 test.runIf(process.getuid?.() === 0)(
-  "a full volume: refused with KLIO-DISK-FULL, whole afterwards, and work resumes by itself",
+  "P10: a full volume is refused with KLIO-DISK-FULL, is whole afterwards, and work resumes by itself",
   async () => {
     await using dir = await temporaryDirectory();
     const volume = join(dir.path, "volume");

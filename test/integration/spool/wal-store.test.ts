@@ -91,7 +91,7 @@ test("files and directories lie where they should, and are nobody else's to read
   await open.close();
 });
 
-test("E1, E3: bytes count as durable, and a file as complete, only when they are", async () => {
+test("P1, E1, E3: bytes count as durable, and a file as complete, only when they are", async () => {
   await using dir = await temporaryDirectory();
   const { store } = await openStore(dir.path);
   await using _ = store;
@@ -144,7 +144,7 @@ test("E2: a file is resumed behind its last durable byte, in as many openings as
   expect(await store.position(cluster)).toEqual({ walName: "000000010000000000000004", resumeOffset: 0 });
 });
 
-test("E2: bytes that come again must be the same ones; confirmed bytes are never replaced", async () => {
+test("P2, E2: bytes that come again must be the same ones; confirmed bytes are never replaced", async () => {
   await using dir = await temporaryDirectory();
   const { store } = await openStore(dir.path);
   await using _ = store;

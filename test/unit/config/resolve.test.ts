@@ -101,7 +101,7 @@ test("a server can be configured by environment alone", () => {
   );
 });
 
-test("KLIO-CONFIG: all faults are reported together, with key, value and what is accepted", () => {
+test("KLIO-CONFIG: all faults are reported together, with key, value and what is accepted (P11)", () => {
   const bad = {
     tls: { cert: "/c" },
     tier1: { base: { cache: "relative", listen_address: "nowhere" }, wal: { listen_address: ":99999" } },
@@ -179,7 +179,7 @@ test("a client configuration; sections only where a command needs them", () => {
   expect(message).toMatch(/client\.base\.url, client\.base\.tier2_url: at least one is required/);
 });
 
-test("`retention` is accepted for tier 1; secrets are not shown", () => {
+test("`retention` is accepted for tier 1; secrets are not shown (P9)", () => {
   const { config } = resolveClientConfig(stringify({ ...client, retention: { keep_weekly: 5 } }), {}, all, "f");
   expect(config.tier1Retention).toEqual({ keepWeekly: 5 });
   const bad = { ...client, source: { ...client.source, dsn: ["geheim"], slot: "No Slot" } };

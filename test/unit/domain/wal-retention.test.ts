@@ -23,7 +23,7 @@ test("metadata that contradicts the backup label deletes nothing", () => {
   expect(decideWalPruning({ names, backups: [need(wal(2), label)], bounds: [] }).names).toEqual([wal(1)]);
 });
 
-test("the frontier and the oldest waiting task clamp; no frontier forbids", () => {
+test("P2: the frontier and the oldest waiting task clamp; no frontier forbids", () => {
   const backups = [need(wal(5))];
   expect(decideWalPruning({ names, backups, bounds: [wal(4), wal(3)] }).names).toEqual([wal(1), wal(2)]);
   expect(decideWalPruning({ names, backups, bounds: [wal(4), `${wal(2)}.partial`] }).names).toEqual([wal(1)]);

@@ -73,7 +73,7 @@ function begin(answers: Partial<Answers> = {}, values: Partial<RestoreInput> = {
 }
 const writes = (calls: string[]) => calls.filter((call) => !/^(choose|reach|clear)/.test(call));
 
-test("S1, S5: nothing is written when the target cannot be reached; the restore says what is missing", async () => {
+test("P3, S1, S5: nothing is written when the target cannot be reached; the restore says what is missing", async () => {
   const { actor, calls } = begin({ reach: [unreachable] });
   await settle(8);
   expect(writes(calls)).toEqual([]);

@@ -99,7 +99,7 @@ test("headers: decoded, the signal's own beside the general ones; spaces around 
   });
 });
 
-test("every fault names variable, value and what is accepted (KLIO-CONFIG)", async () => {
+test("P11: every fault names variable, value and what is accepted (KLIO-CONFIG)", async () => {
   await using directory = await temporaryDirectory();
   const notPem = join(directory.path, "ca.crt");
   writeFileSync(notPem, "hello");
@@ -159,7 +159,7 @@ test("every fault names variable, value and what is accepted (KLIO-CONFIG)", asy
   }
 });
 
-test("all faults are told together; a header that may hold a token is not shown", () => {
+test("all faults are told together; a header that may hold a token is not shown (P9)", () => {
   const { message } = faultOf({
     OTEL_TRACES_EXPORTER: "x",
     OTEL_METRICS_EXPORTER: "y",

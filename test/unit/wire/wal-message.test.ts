@@ -66,7 +66,7 @@ test("retired and unknown fields are passed over", () => {
   expect(decodePut(Buffer.concat([retired, known]))).toMatchObject({ cluster: "c", walName: "w" });
 });
 
-test("a message that is none is refused, whatever the bytes", () => {
+test("P11: a message that is none is refused, whatever the bytes", () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 64 }), (bytes) => {
       try {

@@ -167,7 +167,7 @@ test("a snapshot that lost anything but a vanished file is none", () => {
   expect(summary({ numFailed: 1 })).toContain("1 files");
 });
 
-test("S3 storage: no key in the arguments, path of the base repository as prefix", () => {
+test("P9: S3 storage: no key in the arguments, path of the base repository as prefix", () => {
   const storage = {
     kind: "s3",
     bucket: "b-1",
