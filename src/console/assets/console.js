@@ -16,6 +16,8 @@ import {
 /** More lines than this nobody reads, and each costs time to draw. */
 const MAX_LINES = 200;
 const ZOOM_STEP = 1.25;
+const LARGEST_FIT = 1.4;
+const SMALLEST_READABLE = 0.75;
 
 const element = (id) => document.getElementById(id);
 const pictures = new Map();
@@ -23,7 +25,10 @@ let view = emptyView();
 /** What is looked at: a chart, one actor of it (0: all), a step of the past (undefined: live). */
 let chosen = { chart: "", actor: 0, seq: undefined };
 let skewMs = 0;
-let zoom = 0; // 0: fit
+/** "readable": as large as the window allows, but not smaller than can be read; "whole": all of it; or a scale. */
+let zoom = "readable";
+/** What was last scrolled to. */
+let seen = "";
 let isDue = false;
 
 function make(tag, className = "", text = "") {
@@ -32,6 +37,16 @@ function make(tag, className = "", text = "") {
   if (text !== "") node.textContent = text;
   return node;
 }
+
+/** A name that is cut at its start when there is no room; of an actor of the chart that is shown, without the chart. */
+function makeName(tag, className, text) {
+  const node = make(tag, `${className} name-end`);
+  node.append(make("bdi", "", text));
+  node.title = text;
+  return node;
+}
+
+const shortName = (id, chart) => (id.startsWith(`${chart}:`) ? id.slice(chart.length + 1) : id);
 
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
@@ -121,22 +136,20 @@ function drawRows(rows) {
     element("rows"),
     shown,
     ({ key }) => key,
-    ({ key }) => {
+    ({ key, id, chart }) => {
       const row = make("tr");
       const name = make("td");
-      const button = make("button", "link");
+      const button = makeName("button", "link", shortName(id, chart));
       button.type = "button";
       name.append(button);
       row.append(name, make("td", "where"), make("td", "number"));
       row.addEventListener("click", () => choose({ actor: chosen.actor === key ? 0 : key }));
       return row;
     },
-    (row, { key, id, state, status, sinceMs }) => {
-      const [name, where, since] = row.children;
+    (row, { key, state, status, sinceMs }) => {
+      const [, where, since] = row.children;
       row.className = status;
       row.setAttribute("aria-selected", String(key === chosen.actor));
-      setText(name.firstElementChild, id);
-      name.firstElementChild.title = id;
       setText(where, stateShown(state, status));
       where.title = status;
       setText(since, status === "unknown" ? "" : spanText(now - sinceMs));
@@ -154,17 +167,18 @@ function drawRows(rows) {
 const stepAt = (seq) => view.steps.find((step) => step.seq === seq);
 
 function drawSteps(steps) {
+  const isMixed = element("all").checked;
   sync(
     element("steps"),
     steps.slice(-MAX_LINES).reverse(),
-    ({ seq }) => seq,
+    ({ seq }) => (isMixed ? `${seq} of all` : seq),
     ({ seq, chart, id }) => {
       const item = make("li");
       const button = make("button");
       button.type = "button";
       const what = make("span", "what");
       what.append(make("span", "event"), make("span", "times"), make("span", "arrow", "→"), make("span", "where"));
-      button.append(make("time"), make("span", "who", id), what);
+      button.append(make("time"), makeName("span", "who", isMixed ? id : shortName(id, chart)), what);
       button.title = `${chart}: ${id}`;
       button.addEventListener("click", () =>
         choose({ chart, seq, actor: stepAt(seq)?.actor === chosen.actor ? chosen.actor : 0 }),
@@ -200,7 +214,7 @@ function drawTravel(steps) {
   setText(
     element("when"),
     step === undefined
-      ? `live · ${steps.length} steps kept`
+      ? `live · ${steps.length} ${steps.length === 1 ? "step" : "steps"} kept`
       : `step ${at + 1} of ${steps.length} · ${timeText(step.atMs)} · ${step.id}: ${step.event}`,
   );
 }
@@ -256,6 +270,22 @@ function drawPicture(rows, last) {
       "taken",
       node.dataset.edges.split(" ").some((id) => edges.has(id)),
     );
+  showActive(picture, row ?? (rows.length === 1 ? rows[0] : undefined));
+}
+
+/** Scrolls to the state that one actor came into, when it is out of sight. */
+function showActive(picture, row) {
+  const sight = `${chosen.chart} ${row?.key} ${row?.state}`;
+  if (sight === seen) return;
+  seen = sight;
+  const sheet = element("sheet");
+  const leaf = [...picture.querySelectorAll(".state.active")].at(-1)?.querySelector(".box").getBoundingClientRect();
+  if (leaf === undefined) return;
+  const frame = sheet.getBoundingClientRect();
+  if (leaf.left < frame.left || leaf.right > frame.right)
+    sheet.scrollLeft += (leaf.left + leaf.right - frame.left - frame.right) / 2;
+  if (leaf.top < frame.top || leaf.bottom > frame.bottom)
+    sheet.scrollTop += (leaf.top + leaf.bottom - frame.top - frame.bottom) / 2;
 }
 
 function drawBadge(node, count) {
@@ -289,8 +319,8 @@ function drawBadge(node, count) {
 function resize(picture, sheet) {
   const { width, height } = picture.viewBox.baseVal;
   const room = { width: sheet.clientWidth - 24, height: sheet.clientHeight - 24 };
-  const fit = Math.min(1.4, room.width / width, Math.max(room.height / height, 0.62));
-  const scale = zoom === 0 ? fit : zoom;
+  const whole = Math.min(LARGEST_FIT, room.width / width, room.height / height);
+  const scale = { readable: Math.max(whole, SMALLEST_READABLE), whole }[zoom] ?? zoom;
   picture.setAttribute("width", String(Math.round(width * scale)));
   picture.setAttribute("height", String(Math.round(height * scale)));
   sheet.dataset.scale = String(scale);
@@ -349,8 +379,8 @@ function travelTo(seq) {
   choose({ seq, ...(step !== undefined && step.chart !== chosen.chart && { chart: step.chart, actor: 0 }) });
 }
 
-function setZoom(next) {
-  zoom = next === 0 ? 0 : Math.min(4, Math.max(0.2, next));
+function setZoom(scale) {
+  zoom = Math.min(4, Math.max(0.2, scale));
   draw();
 }
 
@@ -387,7 +417,10 @@ element("slider").addEventListener("input", ({ target }) => travelTo(travelSteps
 element("all").addEventListener("change", draw);
 element("smaller").addEventListener("click", () => setZoom(Number(element("sheet").dataset.scale ?? 1) / ZOOM_STEP));
 element("larger").addEventListener("click", () => setZoom(Number(element("sheet").dataset.scale ?? 1) * ZOOM_STEP));
-element("fit").addEventListener("click", () => setZoom(0));
+element("fit").addEventListener("click", () => {
+  zoom = zoom === "whole" ? "readable" : "whole";
+  draw();
+});
 addEventListener("hashchange", readHash);
 addEventListener("resize", draw);
 addEventListener("keydown", (event) => {
