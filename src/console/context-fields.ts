@@ -65,7 +65,7 @@ export function pickFields(context: unknown): Fields {
   const fields: Fields = {};
   if (typeof context !== "object" || context === null) return fields;
   for (const key of SHOWN_KEYS) {
-    const value = shown(Reflect.get(context, key));
+    const value = Object.hasOwn(context, key) ? shown(Reflect.get(context, key)) : undefined;
     if (value !== undefined) fields[key] = value;
   }
   return fields;

@@ -1,6 +1,6 @@
 // How the demo runs Klio itself: the same program as this process, reachable by the user that PostgreSQL runs as.
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isReachableByAll, linkTree, type RunAs } from "./run-as.ts";
 
@@ -45,6 +45,14 @@ export function reachableProgram(directory: string, runAs: RunAs): Program {
   const node = join(copy, "node");
   linkTree(process.execPath, node);
   return { node, main: join(copy, ownFolder, here.endsWith(".js") ? "main.js" : "main.ts") };
+}
+
+/** A tool under a path that the user PostgreSQL runs as can reach. */
+export function reachableTool(directory: string, runAs: RunAs, executable: string): string {
+  if (runAs.uid === undefined || isReachableByAll(executable)) return executable;
+  const copy = join(directory, "program", "bin", basename(executable));
+  linkTree(executable, mkdirFor(copy));
+  return copy;
 }
 
 function mkdirFor(path: string): string {

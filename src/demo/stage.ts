@@ -8,7 +8,7 @@ import { type LocalS3, startS3 } from "./local-s3.ts";
 import { type ManagedProcess, startManaged } from "./managed-process.ts";
 import type { Narrator } from "./narrator.ts";
 import { descendantsOf } from "./process-tree.ts";
-import { type Program, reachableProgram } from "./program.ts";
+import { type Program, reachableProgram, reachableTool } from "./program.ts";
 import { type RunAs, unprivileged } from "./run-as.ts";
 import { CLUSTER, prepareSurroundings, type Surroundings, telemetryEnvironment } from "./surroundings.ts";
 
@@ -77,9 +77,10 @@ export async function setStage(options: {
   for (const text of surroundings.moved) narrator.warn(text);
   const program = reachableProgram(directory, runAs);
   const { ports } = surroundings;
-  const tools = { KLIO_KOPIA: findTool("kopia", env), KLIO_NATS_SERVER: findTool("nats-server", env) };
+  // The tools of a root may lie in a directory of its own.
+  const tool = (name: "kopia" | "nats-server") => reachableTool(directory, runAs, findTool(name, env));
+  const tools = { KLIO_KOPIA: tool("kopia"), KLIO_NATS_SERVER: tool("nats-server") };
   const sidecarDirectory = join(directory, "sidecar");
-  // A root that started from a private directory has its tools there, too.
   const base = { PATH: "/usr/local/bin:/usr/bin:/bin", NO_COLOR: "1", ...tools };
   const serverEnv = { ...base, HOME: join(directory, "server"), TMPDIR: join(directory, "server") };
   const clientEnv = { ...base, HOME: sidecarDirectory, TMPDIR: sidecarDirectory };

@@ -1,6 +1,7 @@
 // What is stored where, asked through the server's admin commands and read from the disks.
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import type { ReconcileReport } from "../machines/reconciler.machine.ts";
 import { klio } from "./klio-command.ts";
 import type { Stage } from "./stage.ts";
 
@@ -33,8 +34,10 @@ export async function isRelayed(stage: Stage, backup: string, signal: AbortSigna
 
 /** Does tier 2 hold every WAL file of tier 1? The reconciler's comparison of the two listings. */
 export async function isTier2Complete(stage: Stage, signal: AbortSignal): Promise<boolean> {
-  const report = JSON.parse(await admin(stage, ["reconcile", "--json"], signal)) as { complete?: boolean };
-  return report.complete === true;
+  const { error, clusters } = JSON.parse(await admin(stage, ["reconcile", "--json"], signal)) as ReconcileReport;
+  const isEqual = (one: ReconcileReport["clusters"][number]) =>
+    one.error === "" && one.missing === 0 && one.different.length === 0;
+  return error === "" && clusters.length > 0 && clusters.every(isEqual);
 }
 
 function admin(stage: Stage, args: string[], signal: AbortSignal): Promise<string> {

@@ -7,7 +7,7 @@ export type TierDifference = {
   missing: StoredWal[];
   /** Partial files on tier 2 beside the complete file. */
   stalePartials: string[];
-  /** On both tiers under one name with different stored sizes: to be looked at closely. */
+  /** On both tiers under one name, with different stored sizes or as partial files: to be looked at closely. */
   suspicious: { name: string; tier1Bytes: number; tier2Bytes: number }[];
   /** On tier 2 below the cluster's root, but no WAL file. Reported, never touched. */
   foreign: string[];
@@ -15,7 +15,7 @@ export type TierDifference = {
 
 /**
  * `floor`: segments below it were pruned from tier 2 on purpose (empty: none). A partial file is wanted only while
- * neither tier has the complete one.
+ * neither tier has the complete one; its size tells nothing, for tier 2's is packed anew.
  */
 export function compareTiers(input: {
   tier1: readonly StoredWal[];
@@ -35,8 +35,7 @@ export function compareTiers(input: {
     if (other === undefined) {
       const isPruned = (kind === "segment" || kind === "partial") && file.name.slice(0, 24) < input.floor;
       if (!isPruned) missing.push(file);
-    } else if (kind === "partial" ? other.storedBytes < file.storedBytes : false) missing.push(file);
-    else if (kind !== "partial" && other.storedBytes !== file.storedBytes)
+    } else if (kind === "partial" || other.storedBytes !== file.storedBytes)
       suspicious.push({ name: file.name, tier1Bytes: file.storedBytes, tier2Bytes: other.storedBytes });
   }
   const stalePartials = input.tier2

@@ -1,10 +1,12 @@
 // The reconciler's IO: listings of both tiers and of the queue, and what makes them equal again.
 import { fromPromise } from "xstate";
 import { listDeadLetters, retryDeadLetter } from "../actors/jetstream/dead-letters.ts";
+import type { Relation } from "../domain/compare-content.ts";
 import { walKey, walRoot } from "../domain/object-key.ts";
 import { type Outcome, ok } from "../domain/outcome.ts";
 import { TIER2_PIN } from "../domain/snapshots.ts";
-import { compareTiers } from "../domain/tier-difference.ts";
+import { compareTiers, type TierDifference } from "../domain/tier-difference.ts";
+import type { StoredWal } from "../domain/wal-reader.ts";
 import { decideWalPruning } from "../domain/wal-retention.ts";
 import { type ErrorCode, errorTable } from "../errors.ts";
 import { type Findings, type Repairs, reconciler } from "../machines/reconciler.machine.ts";
@@ -16,7 +18,11 @@ const MAX_TASKS = 5_000;
 /** An upload in parts that is older than this belongs to nobody. */
 const STALE_UPLOAD_MS = 24 * 3_600_000;
 
+type Suspicion = TierDifference["suspicious"][number];
+
 export type ReconcileHooks = {
+  /** How tier 2's file relates to tier 1's of the same name, by their contents. */
+  relationOf(cluster: string, name: string): Promise<Relation | "gone">;
   listing(cluster: string): void;
   listed(cluster: string, missing: string[], held: string[]): void;
   partials(cluster: string, names: string[]): void;
@@ -53,21 +59,30 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
     return decideWalPruning({ names: [], backups, bounds: [] }).first;
   }
 
-  async function differentOf(
-    opened: Tier2Parts,
-    cluster: string,
-    suspicious: readonly { name: string; tier1Bytes: number; tier2Bytes: number }[],
-  ): Promise<string[]> {
-    const different: string[] = [];
-    for (const { name, tier1Bytes, tier2Bytes } of suspicious) {
+  /** How the contents of a file that both tiers have relate, seen from tier 2. */
+  async function relationOf(opened: Tier2Parts, cluster: string, { name, tier2Bytes }: Suspicion): Promise<Relation> {
+    if (name.endsWith(".partial")) {
+      const relation = await hooks.relationOf(cluster, name);
+      return relation === "gone" ? "prefix" : relation;
+    }
+    const exported = await store.exportTo(cluster, name, opened.masterKey);
+    exported?.body.destroy();
+    return exported === undefined || exported.bytes === tier2Bytes ? "same" : "different";
+  }
+
+  /** `grown`: partial files of which tier 2 has only the beginning. */
+  async function lookAt(opened: Tier2Parts, cluster: string, suspicious: readonly Suspicion[]) {
+    const found = { different: [] as string[], grown: [] as StoredWal[] };
+    for (const one of suspicious) {
+      const { name, tier1Bytes, tier2Bytes } = one;
       const key = `${cluster}/${name}/${tier1Bytes}/${tier2Bytes}`;
       if (cleared.has(key)) continue;
-      const exported = await store.exportTo(cluster, name, opened.masterKey);
-      exported?.body.destroy();
-      if (exported === undefined || exported.bytes === tier2Bytes) cleared.add(key);
-      else different.push(name);
+      const relation = await relationOf(opened, cluster, one);
+      if (relation === "different") found.different.push(name);
+      else if (relation === "prefix") found.grown.push({ name, storedBytes: tier1Bytes, mtimeMs: 0 });
+      else cleared.add(key);
     }
-    return different;
+    return found;
   }
 
   async function compare(cluster: string): Promise<Outcome<Findings>> {
@@ -85,9 +100,11 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
       floor: await floorOf(opened, cluster),
     });
     const held = there.files.map(({ name }) => name);
+    const { different, grown } = await lookAt(opened, cluster, difference.suspicious);
+    const missing = [...difference.missing, ...grown];
     hooks.listed(
       cluster,
-      difference.missing.map(({ name }) => name),
+      missing.map(({ name }) => name),
       held,
     );
     hooks.partials(
@@ -100,17 +117,17 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
     const dead = await listDeadLetters(queue, "wal", cluster);
     if (dead.kind !== "ok") return dead;
     const buried = new Set(dead.value.map(({ name }) => name));
-    const unsent = difference.missing.filter(({ name }) => !buried.has(name));
+    const unsent = missing.filter(({ name }) => !buried.has(name));
     // As many tasks wait as files are missing: they are those.
     const toSend = pending.value >= unsent.length ? [] : unsent.slice(0, MAX_TASKS);
     const backups = await missingBackups(cluster);
     if (backups.kind !== "ok") return backups;
     return ok({
       cluster,
-      missing: difference.missing.length,
+      missing: missing.length,
       names: toSend.map(({ name, storedBytes }) => ({ name, bytes: storedBytes })),
       stalePartials: difference.stalePartials,
-      different: await differentOf(opened, cluster, difference.suspicious),
+      different,
       foreign: difference.foreign,
       backups: backups.value,
     });

@@ -244,6 +244,7 @@ class Offload implements OffloadRole {
     const machine = reconcilerOf(this.#parts, {
       listing: (cluster) => wal.send({ type: "cluster.listing", cluster }),
       listed: (cluster, missing, held) => wal.send({ type: "cluster.listed", cluster, missing, held }),
+      relationOf: uploader.relationOf,
       partials: uploader.notePartials,
       newest(cluster, mtimeMs) {
         if (hydrated.has(cluster)) return;

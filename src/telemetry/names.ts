@@ -230,11 +230,11 @@ export const STAGE_BOUNDS_SECONDS = [
 /** First words of the names of log events; the rest tells what happened (`child.restarted`). */
 export const logEvents = {
   admin: "requests on the administration socket",
-  backup: "base backups",
+  backup: "base backups on their way",
+  base: "base backups as stored",
   child: "supervised child processes",
   cluster: "clusters known to the server",
   console: "the console",
-  demo: "the demo",
   grpc: "gRPC servers and clients",
   offload: "the way to tier 2",
   queue: "the task queue",
@@ -243,12 +243,12 @@ export const logEvents = {
   repository: "the base repositories",
   restore: "restores",
   retention: "what may go",
-  role: "the life of the process",
   segment: "WAL files on their way to tier 2",
   server: "the server process",
   sidecar: "the sidecar's control socket",
   slot: "the replication slot",
   stream: "the replication stream",
   telemetry: "telemetry itself",
+  tier2: "the opening of tier 2",
   wal: "WAL files",
 } as const;

@@ -76,7 +76,7 @@ export function segmentUploader(options: SegmentUploaderOptions) {
       : objects.put(key, { bytes, stream: body }, putOptions);
 
   /** How tier 2's object relates to tier 1's file. An object that cannot be decoded is not ours. */
-  async function relationOf(cluster: string, name: string, signal: AbortSignal): Promise<Relation | "gone"> {
+  async function relationOf(cluster: string, name: string, signal?: AbortSignal): Promise<Relation | "gone"> {
     const opened: OpenWal[] = [];
     try {
       const there = await options.tier2.open(cluster, name, signal);
@@ -159,6 +159,7 @@ export function segmentUploader(options: SegmentUploaderOptions) {
       ),
       confirmSegment: fromPromise<Outcome<void>, FileInput>(({ input }) => guarded(() => confirm(input))),
     },
+    relationOf: (cluster: string, name: string) => relationOf(cluster, name),
     /** From a listing: partial files that lie on tier 2. */
     notePartials(cluster: string, names: readonly string[]): void {
       for (const name of names) partials.add(`${cluster}/${name}`);

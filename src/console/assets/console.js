@@ -177,7 +177,7 @@ function drawSteps(steps) {
       const button = make("button");
       button.type = "button";
       const what = make("span", "what");
-      what.append(make("span", "event"), make("span", "times"), make("span", "arrow", "→"), make("span", "where"));
+      what.append(make("span", "event"), make("span", "times"), make("span", "where"));
       button.append(make("time"), makeName("span", "who", isMixed ? id : shortName(id, chart)), what);
       button.title = `${chart}: ${id}`;
       button.addEventListener("click", () =>
@@ -188,7 +188,7 @@ function drawSteps(steps) {
     },
     (item, { seq, atMs, event, state, status, edges, times }) => {
       const [button] = item.children;
-      const [event_, times_, , where] = button.lastElementChild.children;
+      const [event_, times_, where] = button.lastElementChild.children;
       item.className = `${status} ${edges.length === 0 && event !== "started" ? "ignored" : ""}`;
       button.setAttribute("aria-current", String(seq === chosen.seq));
       setText(button.firstElementChild, timeText(atMs));

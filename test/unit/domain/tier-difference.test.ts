@@ -18,12 +18,15 @@ test("what tier 1 has and tier 2 lacks is missing, oldest first; what was pruned
   expect(difference).toMatchObject({ stalePartials: [], suspicious: [], foreign: ["p/wals/a/x"] });
 });
 
-test("a partial file is wanted while nobody has the complete one, and again when it has grown", () => {
+test("a partial file is wanted while nobody has the complete one, and on both tiers it is looked at closely", () => {
   const partial = `${wal(1)}.partial`;
   const compare = (tier1: StoredWal[], tier2: StoredWal[]) => compareTiers({ tier1, tier2, foreign: [], floor: "" });
   expect(compare([file(partial)], []).missing.length).toBe(1);
-  expect(compare([file(partial, 20)], [file(partial, 10)]).missing.length).toBe(1);
-  expect(compare([file(partial, 10)], [file(partial, 20)]).missing.length).toBe(0);
+  for (const bytes of [10, 20, 30])
+    expect(compare([file(partial, 20)], [file(partial, bytes)])).toMatchObject({
+      missing: [],
+      suspicious: [{ name: partial, tier1Bytes: 20, tier2Bytes: bytes }],
+    });
   expect(compare([file(partial)], [file(wal(1))]).missing.length).toBe(0);
   expect(compare([], [file(partial), file(wal(1))]).stalePartials).toEqual([partial]);
 });
