@@ -47,8 +47,7 @@ const row = (kind: ErrorKind, exit: number, grpc: number, reason: string, cure: 
   reason,
   cure,
 });
-const g = grpcStatus;
-const x = exitStatus;
+const [g, x] = [grpcStatus, exitStatus];
 
 export const errorTable = {
   // configuration and start
