@@ -28,8 +28,9 @@ export type ConsoleServer = {
 
 function splitAddress(listenAddress: string): { host: string; port: number } {
   const colon = listenAddress.lastIndexOf(":");
-  const port = Number(listenAddress.slice(colon + 1));
-  if (colon < 0 || !Number.isInteger(port) || port < 0 || port > 65_535)
+  const digits = listenAddress.slice(colon + 1);
+  const port = Number(digits);
+  if (colon < 0 || !/^\d{1,5}$/.test(digits) || port > 65_535)
     throw new KlioError("KLIO-CONFIG", `console_listen_address: "${listenAddress}" is not host:port`);
   return { host: listenAddress.slice(0, colon).replace(/^\[|\]$/g, ""), port };
 }
