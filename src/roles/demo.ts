@@ -279,6 +279,10 @@ async function stayUp(
   narrator.step("staying up: the recovered cluster is the new primary, both tiers are back");
   await stage.startServer({ tier1: true, tier2: true });
   await primary.start();
+  while (!(await isStreaming(primary))) {
+    narrator.progress("waiting until the sidecar streams from it");
+    await pause(200, undefined, { signal });
+  }
   const load = await startLoad({
     dsn: primary.dsn,
     sessions: 1,
@@ -300,6 +304,11 @@ async function stayUp(
   narrator.step("Ctrl-C ends everything");
   if (!signal.aborted)
     await new Promise<void>((done) => signal.addEventListener("abort", () => done(), { once: true }));
+}
+
+async function isStreaming(postgres: LocalPostgres): Promise<boolean> {
+  const standbys = await postgres.query("select 1 from pg_stat_replication where application_name = 'klio'");
+  return standbys.length > 0;
 }
 
 /** Tells when S3 goes away, that commits go on meanwhile, and brings it back. */

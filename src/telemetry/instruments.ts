@@ -1,6 +1,5 @@
 // The instruments of the meter `klio`, made from names.ts when they are first used.
 import {
-  type Attributes,
   type Counter,
   type Histogram,
   type Meter,
@@ -12,8 +11,8 @@ import { isMetricName, type MetricName, type MetricRow, metrics, STAGE_BOUNDS_SE
 
 export type Labels = Record<string, string | number | boolean>;
 export type Reading = { value: number; labels?: Labels };
-type Series = { labels: Attributes; value: number };
-type Gauge = { series: Map<string, Series>; readers: Set<() => Iterable<Reading>>; clamp: boolean };
+type Series = { labels: Labels; value: number };
+type Gauge = { series: Map<string, Series>; readers: Set<() => Iterable<Reading>>; clamp: boolean; int: boolean };
 
 const keyOf = (labels: Labels) => JSON.stringify(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)));
 
@@ -99,18 +98,23 @@ export class Instruments {
   #gaugeOf(name: string): Gauge {
     const known = this.#gauges.get(name);
     if (known !== undefined) return known;
-    const gauge: Gauge = { series: new Map(), readers: new Set(), clamp: false };
+    const gauge: Gauge = {
+      series: new Map(),
+      readers: new Set(),
+      clamp: false,
+      int: isMetricName(name) && metrics[name].int,
+    };
     this.#gauges.set(name, gauge);
     this.#meter.createObservableGauge(name, optionsOf(name)).addCallback((result) => this.#observeAll(gauge, result));
     return gauge;
   }
 
   #observeAll(gauge: Gauge, result: ObservableResult): void {
-    for (const { labels, value } of gauge.series.values())
-      result.observe(gauge.clamp ? Math.min(1, value) : value, labels);
+    const observe = (value: number, labels?: Labels) => result.observe(gauge.int ? Math.trunc(value) : value, labels);
+    for (const { labels, value } of gauge.series.values()) observe(gauge.clamp ? Math.min(1, value) : value, labels);
     for (const read of gauge.readers) {
       try {
-        for (const { value, labels } of read()) if (Number.isFinite(value)) result.observe(value, labels);
+        for (const { value, labels } of read()) if (Number.isFinite(value)) observe(value, labels);
       } catch (error) {
         this.#onFault(error);
       }

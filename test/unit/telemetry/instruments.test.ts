@@ -1,3 +1,4 @@
+import { diag } from "@opentelemetry/api";
 import { MeterProvider } from "@opentelemetry/sdk-metrics";
 import { expect, test } from "vitest";
 import type { Fact } from "../../../src/domain/facts.ts";
@@ -40,6 +41,25 @@ test("what a metric cannot take is dropped and told, and the series lives on", a
     "Error: klio.wal.written is no gauge of Klio",
     "Error: klio.nothing is no counter of Klio",
   ]);
+});
+
+test("a gauge of whole numbers drops the fraction, without a word from the SDK", async () => {
+  const said: string[] = [];
+  diag.setLogger({ ...console, verbose: console.debug, warn: (text: string) => said.push(text) });
+  try {
+    const { instruments, values } = make();
+    instruments.set("klio.backup.latest_start_time", 1_700_000_000.75);
+    instruments.observe("klio.queue.bytes", () => [{ value: 7.9 }]);
+    instruments.set("klio.backup.latest_duration_seconds", 1.5);
+    expect(await values()).toEqual({
+      "klio.backup.latest_start_time": 1_700_000_000,
+      "klio.queue.bytes": 7,
+      "klio.backup.latest_duration_seconds": 1.5,
+    });
+    expect(said).toEqual([]);
+  } finally {
+    diag.disable();
+  }
 });
 
 test("an observed series ends with its subject; a reader that throws costs only itself", async () => {
