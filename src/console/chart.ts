@@ -75,9 +75,6 @@ function nameOf(part: unknown): string {
   return "";
 }
 
-/** Actions that telemetry put in are not part of the chart. */
-const isOwn = (name: string) => !name.startsWith("telemetry.");
-
 /** Transitions of a node in the order in which they are tried, each with its id. */
 function transitionsOf(node: AnyStateNode): { id: string; event: string; transition: Transition }[] {
   const listed = [...node.transitions.entries()];
@@ -116,12 +113,12 @@ function edgesOf(node: AnyStateNode): ChartEdge[] {
     targets: (transition.target ?? []).map(statePath),
     event: eventText(event),
     guard: nameOf(transition.guard),
-    actions: transition.actions.map(nameOf).filter(isOwn),
+    actions: transition.actions.map(nameOf),
   }));
   return [...own, ...Object.values(node.states).flatMap(edgesOf)];
 }
 
-/** The chart of a machine, telemetry's own actions left out. */
+/** The chart of a machine. */
 export function chartOf(machine: AnyStateMachine): Chart {
   return { id: machine.id, root: stateOf(machine.root), edges: edgesOf(machine.root) };
 }

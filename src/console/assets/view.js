@@ -74,9 +74,11 @@ function rowAt(row, history, seq, atMs) {
   }
   const [next] = history;
   if (next?.event === "started") return undefined;
-  if (next !== undefined) return unknownRow(row ?? { ...next, key: next.actor, parent: 0 });
+  const wasThere = row !== undefined && row.sinceMs <= atMs;
+  if (next !== undefined)
+    return wasThere ? { ...row, fields: {} } : unknownRow(row ?? { ...next, key: next.actor, parent: 0 });
   if (row === undefined) return undefined;
-  return row.sinceMs <= atMs ? row : unknownRow(row);
+  return wasThere ? row : unknownRow(row);
 }
 
 function unknownRow({ key, parent, chart, id }) {

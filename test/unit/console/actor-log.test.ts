@@ -1,5 +1,5 @@
-import { expect, test } from "vitest";
-import { type AnyStateMachine, assign, createActor, setup } from "xstate";
+import { expect, test, vi } from "vitest";
+import { Actor, type AnyStateMachine, assign, createActor, type InspectionEvent, setup } from "xstate";
 import { ActorLog, type ActorRow, type LogLimits, type Step } from "../../../src/console/actor-log.ts";
 import { settle } from "../../support/eventually.ts";
 import { small } from "./small-chart.ts";
@@ -201,6 +201,33 @@ test("B2: an inspected actor runs as one that is not, and its errors still reach
     return [seen, actor.getSnapshot().status];
   };
   for (const machine of [small, child]) expect(run(machine, true)).toEqual(run(machine, false));
+});
+
+test("B2: no actor is subscribed to: that would hide its errors from its owner", () => {
+  const subscribe = vi.spyOn(Actor.prototype, "subscribe");
+  const log = newLog();
+  start(log).send({ type: "stop" });
+  log.look();
+  expect(subscribe).not.toHaveBeenCalled();
+  subscribe.mockRestore();
+});
+
+test("without XState's private list of transitions states and steps are still right", () => {
+  const log = newLog();
+  const swing = setup({}).createMachine({
+    id: "swing",
+    initial: "a",
+    states: { a: { on: { next: "b" } }, b: { on: { next: "a" } } },
+  });
+  const inspect = (event: InspectionEvent) => log.take({ ...event, _transitions: undefined } as never);
+  const actor = createActor(swing, { id: "swing", inspect }).start();
+  for (let i = 0; i < 3; i++) actor.send({ type: "next" });
+  expect(told(log.steps())).toEqual([
+    ["started", "a", 1],
+    ["next", "b", 1],
+    ["next", "a", 1],
+    ["next", "b", 1],
+  ]);
 });
 
 test("B2: an ended actor is not kept", () => {

@@ -1,7 +1,9 @@
 import { expect, test } from "vitest";
-import { getInitialSnapshot, getNextSnapshot } from "xstate";
+import { createActor, getInitialSnapshot, getNextSnapshot } from "xstate";
+import { ActorLog } from "../../../src/console/actor-log.ts";
 import { chartOf, edgeId, eventText, stateText } from "../../../src/console/chart.ts";
 import { walStream } from "../../../src/machines/wal-stream.machine.ts";
+import { recordedTelemetry } from "../../support/span-tree.ts";
 import { small } from "./small-chart.ts";
 
 test("Z1: states are named by their path, transitions by source, event and place", () => {
@@ -38,6 +40,23 @@ test("Z1: states are named by their path, transitions by source, event and place
 
 test("Z1: a machine with the same chart but other actors gives the same chart", () => {
   expect(chartOf(small.provide({ delays: { patience: 5 } }))).toEqual(chartOf(small));
+});
+
+test("Z1: what telemetry put into a machine is no part of its chart", async () => {
+  await using recorded = await recordedTelemetry();
+  const log = new ActorLog();
+  const actor = recorded.telemetry.start(small, { id: "small", input: { cluster: "a" } });
+  const machine = (actor as { logic?: unknown }).logic as typeof small;
+  expect(chartOf(machine)).toEqual(chartOf(small));
+  const watched = createActor(machine, {
+    id: "watched",
+    input: { cluster: "a" },
+    inspect: (event) => log.take(event),
+  }).start();
+  watched.send({ type: "go", bytes: 200 });
+  expect(log.steps().map(({ edges }) => edges)).toEqual([[], ["small.idle|go|0"], ["small.judging||0"]]);
+  watched.stop();
+  actor.stop();
 });
 
 test("Z1: each transition of a real machine finds its own name again", () => {

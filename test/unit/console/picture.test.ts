@@ -3,11 +3,16 @@ import type { Chart, ChartState } from "../../../src/console/chart.ts";
 import { chartOf } from "../../../src/console/chart.ts";
 import { layoutChart } from "../../../src/console/chart-layout.ts";
 import { chartSvg, escapeXml } from "../../../src/console/chart-svg.ts";
+import { drawChart } from "../../../src/console/draw-chart.ts";
 import { small } from "./small-chart.ts";
 
 test("Z2: the same chart is placed the same way each time", async () => {
   const [first, second] = [await layoutChart(chartOf(small)), await layoutChart(structuredClone(chartOf(small)))];
   expect(second).toEqual(first);
+});
+
+test("Z2: another thread draws the same picture", async () => {
+  expect(await drawChart(chartOf(small))).toBe(chartSvg(await layoutChart(chartOf(small)), { standalone: false }));
 });
 
 test("Z2: all of a chart is placed, children within their parents, lines with an end", async () => {
@@ -27,7 +32,7 @@ test("Z2: all of a chart is placed, children within their parents, lines with an
     "small.idle|go|0",
     "small.idle|go|1",
   ]);
-  expect(boxes.get("small.busy")?.lines).toEqual(["▸ work", "tick / count"]);
+  expect(boxes.get("small.busy")?.lines).toEqual(["▸ work", "◷ work", "tick / count"]);
 });
 
 /** Elements of well-formed XML with the names of their attributes; fails on anything else. */

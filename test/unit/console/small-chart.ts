@@ -48,6 +48,7 @@ export const small = setup({
     },
     judging: { always: "busy" },
     busy: {
+      meta: { telemetry: { span: "work", tracer: "klio.backup" } },
       type: "parallel",
       invoke: { id: "work", src: "work", input: null, onDone: "idle" },
       after: { patience: "idle" },

@@ -79,6 +79,33 @@ test("Z5: an actor whose past is no longer kept is unknown, one that has not mov
   ]);
 });
 
+test("Z5: an actor that only repeated itself since was in the same state, with values that are no longer known", () => {
+  const { start, picture, lastSeq } = watched({ stepsPerChart: 3 });
+  const actor = start("a");
+  actor.send({ type: "go", bytes: 200 });
+  start("b");
+  const early = lastSeq();
+  start("c");
+  start("d");
+  actor.send({ type: "tick" });
+  const [a] = rowsAt(picture(), "small", early + 1).filter(({ id }) => id === "a");
+  expect(a).toMatchObject({ state: "busy.left.on & busy.right.on", status: "active", fields: {} });
+});
+
+test("Z5: an actor that ended and was forgotten is still found in its steps", () => {
+  const { start, picture, lastSeq } = watched({ stepsPerChart: 3, endedPerChart: 1 });
+  const [gone, kept] = [start("gone"), start("kept")];
+  const early = lastSeq();
+  gone.send({ type: "stop" });
+  kept.send({ type: "stop" });
+  const view = picture();
+  expect([...view.actors.values()].map(({ id }) => id)).toEqual(["kept"]);
+  expect(shown(rowsAt(view, "small", early))).toEqual([
+    ["gone", "", "unknown"],
+    ["kept", "idle", "active"],
+  ]);
+});
+
 test("Z5: at every step the page shows what was true then", () => {
   fc.assert(
     fc.property(
