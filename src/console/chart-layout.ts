@@ -4,7 +4,7 @@
 import elk, { type ElkExtendedEdge, type ElkNode } from "elkjs/lib/elk.bundled.js";
 import type { Chart, ChartEdge, ChartState } from "./chart.ts";
 
-export type Point = { x: number; y: number };
+type Point = { x: number; y: number };
 export type Box = Point & { width: number; height: number };
 export type PlacedState = Box & { state: ChartState; depth: number; lines: string[] };
 export type PlacedEdge = {
@@ -40,7 +40,7 @@ const textWidth = (lines: readonly string[]) =>
   Math.ceil(Math.max(0, ...lines.map((line) => line.length)) * TEXT_CHARACTER_PX);
 
 /** What a transition does, in one line. */
-export function edgeText(edge: ChartEdge, withActions: boolean): string {
+function edgeText(edge: ChartEdge, withActions: boolean): string {
   const guard = edge.guard === "" ? "" : `[${edge.guard}]`;
   const actions = withActions && edge.actions.length > 0 ? `/ ${edge.actions.join(", ")}` : "";
   const text = [edge.event, guard, actions].filter((part) => part !== "").join(" ");
@@ -73,23 +73,16 @@ function groupsOf(edges: readonly ChartEdge[]): Group[] {
   return [...groups.values()];
 }
 
+/** For the sheet. ELK's own distances are right: what is set here for distances would not reach the charts' insides. */
 const ROOT_OPTIONS = {
   "elk.algorithm": "layered",
   "elk.direction": "DOWN",
+  // Transitions lead in and out of states.
   "elk.hierarchyHandling": "INCLUDE_CHILDREN",
-  "elk.edgeRouting": "ORTHOGONAL",
+  // All positions from the sheet's corner, as SVG wants them.
   "elk.json.shapeCoords": "ROOT",
   "elk.json.edgeCoords": "ROOT",
-  "elk.layered.cycleBreaking.strategy": "DEPTH_FIRST",
   "elk.layered.nodePlacement.strategy": "NETWORK_SIMPLEX",
-  "elk.spacing.nodeNode": "36",
-  "elk.spacing.edgeNode": "20",
-  "elk.spacing.edgeEdge": "14",
-  "elk.spacing.edgeLabel": "4",
-  "elk.layered.spacing.nodeNodeBetweenLayers": "34",
-  "elk.layered.spacing.edgeNodeBetweenLayers": "18",
-  "elk.layered.spacing.edgeEdgeBetweenLayers": "14",
-  "elk.randomSeed": "1",
 };
 
 type Sheet = { states: Map<string, PlacedState>; edges: readonly ChartEdge[] };

@@ -5,11 +5,13 @@ import type { Chart } from "./chart.ts";
 
 export type Drawing = { kind: "drawn"; svg: string } | { kind: "failed"; reason: string };
 
-const WORKER = import.meta.url.endsWith(".ts") ? "./draw-chart-worker.ts" : "./draw-chart-worker.js";
+const WORKER = import.meta.url.endsWith(".ts")
+  ? new URL("./draw-chart-worker.ts", import.meta.url)
+  : new URL("./draw-chart-worker.js", import.meta.url);
 
 /** The chart as SVG for the page. Rejects when the thread fails. */
 export async function drawChart(chart: Chart): Promise<string> {
-  const worker = new Worker(new URL(WORKER, import.meta.url), { workerData: chart, name: "klio-chart" });
+  const worker = new Worker(WORKER, { workerData: chart, name: "klio-chart" });
   worker.unref();
   try {
     const drawing = await new Promise<Drawing>((resolve, reject) => {

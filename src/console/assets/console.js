@@ -27,8 +27,9 @@ let chosen = { chart: "", actor: 0, seq: undefined };
 let skewMs = 0;
 /** "readable": as large as the window allows, but not smaller than can be read; "whole": all of it; or a scale. */
 let zoom = "readable";
-/** What was last scrolled to. */
+/** What was last scrolled to, in the picture and in the list of steps. */
 let seen = "";
+let seenSeq;
 let isDue = false;
 
 function make(tag, className = "", text = "") {
@@ -168,9 +169,11 @@ const stepAt = (seq) => view.steps.find((step) => step.seq === seq);
 
 function drawSteps(steps) {
   const isMixed = element("all").checked;
+  const at = chosen.seq === undefined ? steps.length : steps.findLastIndex(({ seq }) => seq <= chosen.seq);
+  const end = Math.min(steps.length, at + MAX_LINES / 2);
   sync(
     element("steps"),
-    steps.slice(-MAX_LINES).reverse(),
+    steps.slice(Math.max(0, end - MAX_LINES), end).reverse(),
     ({ seq }) => (isMixed ? `${seq} of all` : seq),
     ({ seq, chart, id }) => {
       const item = make("li");
@@ -197,6 +200,10 @@ function drawSteps(steps) {
       setText(where, stateShown(state, status));
     },
   );
+  if (chosen.seq === seenSeq) return;
+  seenSeq = chosen.seq;
+  if (seenSeq === undefined) element("steps").scrollTop = 0;
+  else element("steps").querySelector('[aria-current="true"]')?.scrollIntoView({ block: "nearest" });
 }
 
 function drawTravel(steps) {

@@ -125,6 +125,7 @@ test("M3: a page gets a whole picture, then each change once", async () => {
       steps: [{ event: "started" }, { event: "go", state: "judging" }, { event: "go" }],
     },
   });
+  for (let i = 0; i < 3; i++) actor.send({ type: "tick" });
   actor.send({ type: "stop" });
   const update = await eventually(() => page.messages[1]);
   expect(update).toMatchObject({
@@ -133,7 +134,10 @@ test("M3: a page gets a whole picture, then each change once", async () => {
       charts: [{ chart: "small", living: 0, ended: 1 }],
       actors: [{ id: "small:1", state: "stopped", status: "done" }],
       gone: [],
-      steps: [{ event: "stop", edges: ["small|stop|0"], status: "done" }],
+      steps: [
+        { event: "tick", times: 3 },
+        { event: "stop", edges: ["small|stop|0"], status: "done" },
+      ],
     },
   });
 });

@@ -89,7 +89,8 @@ test("Z5: an actor that only repeated itself since was in the same state, with v
   start("d");
   actor.send({ type: "tick" });
   const [a] = rowsAt(picture(), "small", early + 1).filter(({ id }) => id === "a");
-  expect(a).toMatchObject({ state: "busy.left.on & busy.right.on", status: "active", fields: {} });
+  expect(a).toMatchObject({ state: "busy.left.on & busy.right.on", status: "active" });
+  expect(a?.fields).toEqual({});
 });
 
 test("Z5: an actor that ended and was forgotten is still found in its steps", () => {
