@@ -277,8 +277,8 @@ class Offload implements OffloadRole {
       const reason = isWanted ? "tier 2 could not be opened yet" : "this server has no tier 2";
       return Promise.reject(new KlioError(isWanted ? "KLIO-S3-DOWN" : "KLIO-TIER-MISSING", reason));
     }
-    const { value, context } = actor.getSnapshot();
-    const wanted = value === "resting" ? context.round + 1 : context.round + 2;
+    // A round that runs has its number already: the next one is that of this request, in either case.
+    const wanted = actor.getSnapshot().context.round + 1;
     return new Promise((resolve, reject) => {
       const heard = actor.on("reconcile.finished", ({ report }) => {
         if (report.round < wanted) return;

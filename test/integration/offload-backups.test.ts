@@ -1,0 +1,175 @@
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { TIER2_PIN } from "../../src/domain/snapshots.ts";
+import { backupOf } from "../support/backups.ts";
+import { eventually } from "../support/eventually.ts";
+import { type OffloadBench, offloadBench, SEGMENT_BYTES, wal } from "../support/offload-bench.ts";
+import { temporaryDirectory } from "../support/temporary-directory.ts";
+
+const quick = { probe: { firstMs: 50, limitMs: 200 }, delaysMs: [100] };
+const hasAll = (bench: OffloadBench, cluster: string, names: string[]) => async () => {
+  const held = await bench.names2(cluster);
+  return names.every((name) => held.includes(name));
+};
+
+/** A whole backup of `cluster` in tier 1, pinned for tier 2. */
+function addBackup(bench: OffloadBench, name: string, startWal: string, endWal: string, startedAt = 1_700_000_000) {
+  const metadata = backupOf({
+    name,
+    clusterName: "a",
+    startWal,
+    endWal,
+    segmentSize: SEGMENT_BYTES,
+    backupLabel: "",
+    startedAt,
+    stoppedAt: startedAt + 60,
+  });
+  const snapshot = {
+    id: `${name}-1`,
+    user: "klio",
+    cluster: "a",
+    path: `/${name}`,
+    backup: name,
+    content: "pgdata" as const,
+    startTimeMs: 0,
+    endTimeMs: 0,
+    bytes: 1,
+    files: 1,
+    directories: 1,
+    pins: [TIER2_PIN],
+  };
+  bench.tier1.stored.push({ metadata, snapshots: [snapshot] });
+}
+
+const close = (backupName: string, startWal: string, endWal: string) => ({
+  cluster: "a",
+  backupName,
+  timeline: 1,
+  startWal,
+  endWal,
+  segmentBytes: SEGMENT_BYTES,
+  sendToTier2: true,
+  tier2RetentionPolicy: "",
+  traceparent: "",
+});
+
+test("a backup closed before its WAL is there waits for it, is relayed and unpinned", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: { ...quick, deferMs: 50 } });
+  await bench.segment("a", wal(1));
+  addBackup(bench, "b1", wal(1), wal(2));
+  const first = await role.closeBackup(close("b1", wal(1), wal(2)));
+  expect(first).toEqual({ scheduled: false, missing: [wal(2)] });
+  expect((await role.admin.pending()).backup).toBe(1);
+  await bench.segment("a", wal(2));
+  expect(await role.closeBackup(close("b1", wal(1), wal(2)))).toEqual({ scheduled: true, missing: [] });
+  await eventually(() => bench.tier2.stored.length === 1);
+  await eventually(() => bench.tier1.stored[0]!.snapshots[0]!.pins.length === 0);
+  await eventually(async () => (await role.admin.pending()).backup === 0);
+});
+
+test("KLIO-BACKUP-CORRUPT: a copy that is damaged is a dead letter, and stays pinned on tier 1", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  bench.tier2.corrupt = ["base/1/2 cannot be read"];
+  const role = await bench.start({ limits: quick });
+  await bench.segment("a", wal(1));
+  addBackup(bench, "b1", wal(1), wal(1));
+  await role.closeBackup(close("b1", wal(1), wal(1)));
+  const failed = await eventually(async () => {
+    const list = await role.admin.failed("backup");
+    return list.length === 1 && list;
+  });
+  expect(failed[0]).toMatchObject({
+    name: "b1",
+    code: "KLIO-BACKUP-CORRUPT",
+    error: "tier 2: base/1/2 cannot be read",
+  });
+  expect(bench.tier1.stored[0]!.snapshots[0]!.pins).toEqual([TIER2_PIN]);
+});
+
+test("the reconciler relays a pinned backup whose task was lost", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  await bench.segment("a", wal(1), false);
+  addBackup(bench, "b1", wal(1), wal(1));
+  await bench.start({ limits: quick });
+  await eventually(() => bench.tier2.stored.length === 1);
+});
+
+test("P2: retention on whole backups: the pinned stays, WAL goes up to what is needed and confirmed, a dry run touches nothing", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  for (let n = 1; n <= 6; n++) await bench.segment("a", wal(n));
+  await eventually(
+    hasAll(
+      bench,
+      "a",
+      [1, 2, 3, 4, 5, 6].map((n) => wal(n)),
+    ),
+  );
+  await eventually(() => role.admin.reconcile("a"));
+  for (const [i, n] of [1, 3, 5].entries()) {
+    addBackup(bench, `b${n}`, wal(n), wal(n), 1_700_000_000 + i * 86_400);
+    if (n !== 1) bench.tier1.stored.at(-1)!.snapshots[0]!.pins = [];
+  }
+  const policy = '{"keepLatest":1,"keepHourly":0,"keepDaily":0,"keepWeekly":0,"keepMonthly":0,"keepAnnual":0}';
+  const request = { cluster: "a", retentionPolicy: policy, traceparent: "" };
+  expect(await role.maintainBackups(request)).toEqual({
+    deletedBackups: ["b3"],
+    deletedOrphans: 0,
+    deletedWalFiles: 0,
+  });
+  bench.tier1.stored[0]!.snapshots[0]!.pins = [];
+  expect(await role.admin.applyRetention("a", "tier1", true)).toMatchObject({
+    deletedBackups: ["b1"],
+    deletedWalFiles: 4,
+  });
+  expect(bench.tier1.stored.length).toBe(2);
+  expect(await role.maintainBackups({ ...request, retentionPolicy: "" })).toEqual({
+    deletedBackups: ["b1"],
+    deletedOrphans: 0,
+    deletedWalFiles: 4,
+  });
+  expect((await bench.store.list("a")).map(({ name }) => name)).toEqual([wal(5), wal(6)]);
+  expect(await role.admin.getRetention("a")).toMatchObject({ tier1: { keepLatest: 1 } });
+  // Tier 2 has no backup and keeps everything; what left tier 1 is not asked for again.
+  expect((await bench.names2("a")).length).toBe(6);
+});
+
+test("KLIO-TIER-MISSING: with tier 1 alone maintenance works, and a backup for tier 2 is told as impossible", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const { tier2: _, ...options } = { tier2: undefined, limits: quick };
+  const { startOffload } = await import("../../src/roles/offload.ts");
+  const { noTelemetry } = await import("../../src/telemetry/telemetry.ts");
+  const { findTool } = await import("../../src/config/tools.ts");
+  const role = await startOffload({
+    store: bench.store,
+    walDirectory: join(directory.path, "wal"),
+    repository: bench.tier1,
+    queue: {
+      kind: "embedded",
+      executable: findTool("nats-server", process.env),
+      directory: join(directory.path, "queue"),
+    },
+    telemetry: noTelemetry(),
+    log: bench.log,
+    signal: new AbortController().signal,
+    ...options,
+  });
+  await bench.segment("a", wal(1), false);
+  role.onStored({ cluster: "a", name: wal(1), sendToTier2: true });
+  addBackup(bench, "b1", wal(1), wal(1));
+  expect(await role.closeBackup(close("b1", wal(1), wal(1)))).toEqual({ scheduled: false, missing: [] });
+  const failed = await eventually(async () => {
+    const list = await role.admin.failed("backup");
+    return list.length === 1 && list;
+  });
+  expect(failed[0]).toMatchObject({ code: "KLIO-TIER-MISSING" });
+  expect((await role.admin.pending()).wal).toBe(0);
+  await expect(role.admin.reconcile()).rejects.toMatchObject({ code: "KLIO-TIER-MISSING" });
+  await role.stop();
+});
