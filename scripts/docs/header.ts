@@ -1,6 +1,6 @@
 // The comment on top of a source file: what the file is for, and its numbered invariants.
 
-export type Invariant = { id: string; text: string };
+type Invariant = { id: string; text: string };
 export type Header = { purpose: string; invariants: Invariant[] };
 
 const INVARIANT = /^ {2,}([A-Z]{1,2}\d+)\. +(.+)$/;

@@ -6,7 +6,7 @@ import type { StateTelemetry } from "../../src/telemetry/state-telemetry.ts";
 import { type Header, headerOf } from "./header.ts";
 import { code, table } from "./markdown.ts";
 
-export type StateDoc = { path: string; description: string; invokes: string[]; telemetry?: StateTelemetry };
+type StateDoc = { path: string; description: string; invokes: string[]; telemetry?: StateTelemetry };
 export type MachineDoc = {
   id: string;
   /** Name of the file without `.machine.ts`. */

@@ -11,7 +11,7 @@ const LITERAL = /^\s*(?:"((?:[^"\\\n]|\\.)*)"|'((?:[^'\\\n]|\\.)*)'|`((?:[^`\\]|
 const TEXT = /^(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`|\/\/[^\n]*)/;
 
 /** Ids in front of a title's colon, and in brackets anywhere in it. */
-export function citedIds(title: string): string[] {
+function citedIds(title: string): string[] {
   const ahead = AHEAD.exec(title)?.[1]?.split(", ") ?? [];
   const inner = [...title.matchAll(BRACKETS)].flatMap(([, ids = ""]) => ids.split(", "));
   return [...new Set([...ahead, ...inner])];

@@ -10,7 +10,7 @@ import {
 } from "xstate";
 
 /** A state as `a` or `a.b`; "ignored" means that the event changes nothing. */
-export type Expected = string;
+type Expected = string;
 export type Table = Record<string, Record<string, Expected>>;
 
 /** `{a: {b: "c"}}` as "a.b.c"; regions of a parallel state joined by " & ". */

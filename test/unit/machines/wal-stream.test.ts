@@ -1,6 +1,5 @@
 import { expect, test } from "vitest";
 import { createActor, fromCallback, fromPromise, SimulatedClock } from "xstate";
-import { getShortestPaths } from "xstate/graph";
 import { failure, type Outcome, ok } from "../../../src/domain/outcome.ts";
 import {
   type ShipmentEnd,
@@ -17,33 +16,10 @@ import type {
   StreamInput,
   WalStreamEvent,
   WalStreamFact,
-  WalStreamInput,
 } from "../../../src/machines/wal-stream-events.ts";
 import { settle } from "../../support/eventually.ts";
-import { checkTransitionTable, stateName, type Table } from "../../support/transition-table.ts";
-
-const input: WalStreamInput = {
-  cluster: "main",
-  slot: "klio",
-  sendToTier2: true,
-  backoff: { firstMs: 100, factor: 2, limitMs: 400 },
-  blockedRecheckMs: 30_000,
-  drainLimitMs: 5_000,
-  confirmLimitMs: 1_000,
-};
-const identity: SourceIdentity = {
-  systemId: "73",
-  timeline: 1,
-  flushLsn: "0/5000000",
-  segmentBytes: 1 << 24,
-  isStandby: false,
-};
-const position: SlotPosition = { restartLsn: "0/4000000", created: false };
-const start: StartPosition = { timeline: 1, startLsn: "0/4000000", abandonedBytes: 0 };
-const down = failure("KLIO-SERVER-DOWN", "connection refused");
-const other = failure("KLIO-SYSTEM-ID", "another cluster");
-const segment = "000000010000000000000004";
-const shipment = `segmentShipment:${segment}`;
+import { down, identity, input, other, position, segment, start } from "../../support/stream-answers.ts";
+import { stateName } from "../../support/transition-table.ts";
 
 type Answers = {
   identify?: Outcome<SourceIdentity>[];
@@ -136,115 +112,6 @@ function stream(answers: Answers = {}) {
     state: () => stateName(actor.getSnapshot().value),
   };
 }
-
-const done = (id: string, output: unknown) => ({ type: `xstate.done.actor.${id}`, output, actorId: id });
-const steps = { identifySystem: identity, secureSlot: position, negotiateStart: start, fetchHistory: null };
-const events = {
-  "source.connected": { type: "source.connected" },
-  "source.lost/retryable": { type: "source.lost", failure: down },
-  "source.lost/fatal": { type: "source.lost", failure: other },
-  ...Object.fromEntries(
-    Object.entries({ ...steps, identifyAgain: identity }).flatMap(([id, value]) => [
-      [`${id}/ok`, done(id, ok(value))],
-      [`${id}/retryable`, done(id, down)],
-      [`${id}/fatal`, done(id, other)],
-    ]),
-  ),
-  "segment.opened": { type: "segment.opened", name: segment, fromOffset: 0 },
-  "stream.progressed": { type: "stream.progressed", flushedLsn: "0/4000100" },
-  "stream.switched": { type: "stream.switched", timeline: 1, startLsn: "0/4000000" },
-  "stream.ended/retryable": { type: "stream.ended", failure: down },
-  "stream.ended/fatal": { type: "stream.ended", failure: other },
-  "stream.drained": { type: "stream.drained" },
-  ...Object.fromEntries(
-    Object.entries({
-      shipped: { kind: "shipped" },
-      parted: { kind: "parted" },
-      unimplemented: { kind: "unimplemented" },
-      retryable: down,
-      fatal: other,
-    }).map(([name, end]) => [`shipment/${name}`, done(shipment, { name: segment, end })]),
-  ),
-  "shutdown.requested": { type: "shutdown.requested" },
-  backoff: { type: "xstate.after.backoff.walStream.backingOff" },
-  blockedRecheck: { type: "xstate.after.blockedRecheck.walStream.blocked" },
-  drainLimit: { type: "xstate.after.drainLimit.walStream.attached.streaming.draining" },
-};
-const ignored = Object.fromEntries(Object.keys(events).map((name) => [name, "ignored"]));
-const attached = {
-  ...ignored,
-  "source.lost/retryable": "backingOff",
-  "source.lost/fatal": "blocked",
-  "shutdown.requested": "stopped",
-};
-const step = (id: string, then: string) => ({
-  ...attached,
-  [`${id}/ok`]: then,
-  [`${id}/retryable`]: "backingOff",
-  [`${id}/fatal`]: "blocked",
-});
-const flowing = "attached.streaming.flowing";
-const transitionTable: Table = {
-  "attached.connecting": { ...attached, "source.connected": "attached.identifying" },
-  "attached.identifying": step("identifySystem", "attached.securingSlot"),
-  "attached.securingSlot": step("secureSlot", "attached.negotiating"),
-  "attached.negotiating": step("negotiateStart", flowing),
-  "attached.fetchingHistory": step("fetchHistory", flowing),
-  "attached.streaming.flowing": {
-    ...attached,
-    "segment.opened": flowing,
-    "stream.progressed": "ignored", // kept, and nothing to do
-    "stream.switched": "attached.switchingTimeline",
-    "stream.ended/retryable": "backingOff",
-    "stream.ended/fatal": "blocked",
-    "shipment/shipped": flowing,
-    "shipment/parted": flowing,
-    "shipment/unimplemented": "attached.connecting",
-    "shipment/retryable": "backingOff",
-    "shipment/fatal": "blocked",
-    "shutdown.requested": "attached.streaming.draining",
-  },
-  "attached.streaming.draining": {
-    ...attached,
-    "segment.opened": "attached.streaming.draining",
-    "shipment/shipped": "attached.streaming.draining",
-    "shipment/parted": "attached.streaming.draining",
-    "shipment/unimplemented": "attached.streaming.draining",
-    "shipment/retryable": "attached.streaming.draining",
-    "shipment/fatal": "attached.streaming.draining",
-    "stream.switched": "stopped",
-    "stream.ended/retryable": "stopped",
-    "stream.ended/fatal": "stopped",
-    "stream.drained": "stopped",
-    "source.lost/retryable": "stopped",
-    "source.lost/fatal": "stopped",
-    drainLimit: "stopped",
-  },
-  "attached.switchingTimeline": step("identifyAgain", flowing),
-  backingOff: { ...ignored, backoff: "attached.connecting", "shutdown.requested": "stopped" },
-  blocked: { ...ignored, blockedRecheck: "attached.connecting", "shutdown.requested": "stopped" },
-};
-
-test("every state answers every event as the table says", () => {
-  const { context } = createActor(walStream, { id: "walStream", input }).getSnapshot();
-  // The pure function has no children, but needs somebody to send to.
-  const machine = walStream.provide({});
-  const resolve = machine.resolveState.bind(machine);
-  const nobody = createActor(fromCallback(() => undefined));
-  machine.resolveState = (config) => Object.assign(resolve(config), { children: { streamWal: nobody } }) as never;
-  checkTransitionTable(machine, { ...context, ...identity }, transitionTable, events);
-});
-
-test("every state is reachable", () => {
-  const promoted = done("identifySystem", ok({ ...identity, timeline: 2 }));
-  const reached = getShortestPaths(walStream, {
-    input,
-    events: [...Object.values(events), promoted] as never,
-    serializeState: (state) => JSON.stringify([state.value, (state.context as { timeline: number }).timeline]),
-    stopWhen: (state) => state.status !== "active",
-  }).map((path) => stateName(path.state.value));
-  expect(new Set(reached)).toEqual(new Set([...Object.keys(transitionTable), "stopped"]));
-});
 
 test("W1: source, slot, server and only then WAL, on every connection", async () => {
   const { calls, connect, clock, tell, inputs, facts } = stream();
