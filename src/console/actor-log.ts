@@ -1,9 +1,9 @@
 // What the console knows: the actors that live, the last ones that ended, and the last steps of each chart. Fed by
 // XState's inspection; it serves people, never spans or metrics.
-//   B1. Memory is bounded: a window of steps and of ended actors per chart, a limit of living actors.
-//   B2. An inspected actor never notices: nothing here throws, subscribes or keeps an ended actor.
-//   B3. Events are kept as their type, contexts as the listed keys (J1); payloads, inputs and outputs are never read.
-//   B5. A step that repeats its actor's last one and changes no state takes no place of its own in the window.
+//   Z6. Memory is bounded: a window of steps and of ended actors per chart, a limit of living actors.
+//   Z7. An inspected actor never notices: nothing here throws, subscribes or keeps an ended actor.
+//   Z8. Events are kept as their type, contexts as the listed keys (J1); payloads, inputs and outputs are never read.
+//   Z10. A step that repeats its actor's last one and changes no state takes no place of its own in the window.
 import {
   Actor,
   type AnyActorRef,
@@ -43,7 +43,7 @@ export type Step = {
   /** Ids of the transitions taken; none: the event changed nothing. */
   edges: string[];
   fields: Fields;
-  /** How often in a row (B5); `atMs` and `fields` are those of the last time. */
+  /** How often in a row (Z10); `atMs` and `fields` are those of the last time. */
   times: number;
 };
 /** Living actors of a chart, by their state. */

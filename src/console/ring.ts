@@ -1,5 +1,5 @@
 // The last `capacity` items, in order of arrival.
-//   B4. A ring never holds more than `capacity` items; the oldest goes first.
+//   Z9. A ring never holds more than `capacity` items; the oldest goes first.
 
 export class Ring<T> {
   private readonly items: T[] = [];

@@ -1,73 +1,22 @@
-// The console's page: what view.js holds, drawn. All texts go in as text, never as markup; the pictures come from this
-// server as XML.
-import {
-  activePaths,
-  countsOf,
-  emptyView,
-  rowsAt,
-  spanText,
-  stepBeside,
-  stepsOf,
-  tally,
-  updated,
-  viewOf,
-} from "./view.js";
+// The console's page: what view.js holds, drawn.
+import { element, make, makeName, setText, sync } from "./dom.js";
+import { drawPicture, forgetFailures, scaleBy, toggleFit } from "./picture.js";
+import { countsOf, emptyView, rowsAt, spanText, stepBeside, stepsOf, tally, updated, viewOf } from "./view.js";
 
 /** More lines than this nobody reads, and each costs time to draw. */
 const MAX_LINES = 200;
 const ZOOM_STEP = 1.25;
-const LARGEST_FIT = 1.4;
-const SMALLEST_READABLE = 0.75;
 
-const element = (id) => document.getElementById(id);
-const pictures = new Map();
 let view = emptyView();
 /** What is looked at: a chart, one actor of it (0: all), a step of the past (undefined: live). */
 let chosen = { chart: "", actor: 0, seq: undefined };
 let skewMs = 0;
-/** "readable": as large as the window allows, but not smaller than can be read; "whole": all of it; or a scale. */
-let zoom = "readable";
-/** What was last scrolled to, in the picture and in the list of steps. */
-let seen = "";
+/** The step that the list of steps was last scrolled to. */
 let seenSeq;
 let isDue = false;
 
-function make(tag, className = "", text = "") {
-  const node = document.createElement(tag);
-  if (className !== "") node.className = className;
-  if (text !== "") node.textContent = text;
-  return node;
-}
-
-/** A name that is cut at its start when there is no room; of an actor of the chart that is shown, without the chart. */
-function makeName(tag, className, text) {
-  const node = make(tag, `${className} name-end`);
-  node.append(make("bdi", "", text));
-  node.title = text;
-  return node;
-}
-
+/** Of an actor of the chart that is shown, without the chart. */
 const shortName = (id, chart) => (id.startsWith(`${chart}:`) ? id.slice(chart.length + 1) : id);
-
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-/** Makes `list` show `items`, keeping the nodes of those that stay: a click must find the node it began on. */
-function sync(list, items, keyOf, create, update) {
-  const known = new Map([...list.children].map((node) => [node.dataset.key, node]));
-  let place = list.firstElementChild;
-  for (const item of items) {
-    const key = String(keyOf(item));
-    const node = known.get(key) ?? create(item);
-    known.delete(key);
-    node.dataset.key = key;
-    update(node, item);
-    if (node === place) place = place.nextElementSibling;
-    else list.insertBefore(node, place);
-  }
-  for (const node of known.values()) node.remove();
-}
 
 const timeFormat = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hour12: false });
 const timeText = (ms) => `${timeFormat.format(ms)}.${String(Math.floor(ms % 1000)).padStart(3, "0")}`;
@@ -226,113 +175,6 @@ function drawTravel(steps) {
   );
 }
 
-async function loadPicture(chart) {
-  try {
-    const response = await fetch(`charts/${encodeURIComponent(chart)}.svg`);
-    if (!response.ok) throw new Error(await response.text());
-    const text = await response.text();
-    const { documentElement: svg } = new DOMParser().parseFromString(text, "image/svg+xml");
-    if (svg.nodeName !== "svg") throw new Error("the picture is not well-formed");
-    pictures.set(chart, document.importNode(svg, true));
-  } catch (error) {
-    pictures.set(chart, make("p", "empty", `The chart of ${chart} cannot be shown: ${error.message}`));
-  }
-  draw();
-}
-
-function pictureOf(chart) {
-  if (!pictures.has(chart)) {
-    pictures.set(chart, make("p", "empty", "Drawing the statechart."));
-    void loadPicture(chart);
-  }
-  return pictures.get(chart);
-}
-
-function drawPicture(rows, last) {
-  const sheet = element("sheet");
-  if (chosen.chart === "") return;
-  const picture = pictureOf(chosen.chart);
-  if (sheet.firstElementChild !== picture) sheet.replaceChildren(picture);
-  if (picture.nodeName !== "svg") return;
-  resize(picture, sheet);
-  const row = rows.find(({ key }) => key === chosen.actor);
-  const summary = view.charts.find(({ chart }) => chart === chosen.chart);
-  const inState = chosen.seq === undefined ? (summary?.inState ?? {}) : tally(rows);
-  const counts =
-    row === undefined
-      ? countsOf(chosen.chart, inState)
-      : new Map(row.status === "unknown" ? [] : activePaths(chosen.chart, row.state).map((path) => [path, 1]));
-  const hasCounts = row === undefined && (counts.get(chosen.chart) ?? 0) > 1;
-  const edges = new Set(last?.edges ?? []);
-  for (const node of picture.querySelectorAll("[data-state]")) {
-    const count = counts.get(node.dataset.state) ?? 0;
-    node.classList.toggle("active", count > 0);
-    node.classList.toggle("failed", count > 0 && row?.status === "error");
-    if (count > 0) node.setAttribute("aria-current", "true");
-    else node.removeAttribute("aria-current");
-    drawBadge(node, hasCounts ? count : 0);
-  }
-  for (const node of picture.querySelectorAll("[data-edges]"))
-    node.classList.toggle(
-      "taken",
-      node.dataset.edges.split(" ").some((id) => edges.has(id)),
-    );
-  showActive(picture, row ?? (rows.length === 1 ? rows[0] : undefined));
-}
-
-/** Scrolls to the state that one actor came into, when it is out of sight. */
-function showActive(picture, row) {
-  const sight = `${chosen.chart} ${row?.key} ${row?.state}`;
-  if (sight === seen) return;
-  seen = sight;
-  const sheet = element("sheet");
-  const leaf = [...picture.querySelectorAll(".state.active")].at(-1)?.querySelector(".box").getBoundingClientRect();
-  if (leaf === undefined) return;
-  const frame = sheet.getBoundingClientRect();
-  if (leaf.left < frame.left || leaf.right > frame.right)
-    sheet.scrollLeft += (leaf.left + leaf.right - frame.left - frame.right) / 2;
-  if (leaf.top < frame.top || leaf.bottom > frame.bottom)
-    sheet.scrollTop += (leaf.top + leaf.bottom - frame.top - frame.bottom) / 2;
-}
-
-function drawBadge(node, count) {
-  let badge = node.querySelector(":scope > .badge");
-  if (count === 0) return badge?.remove();
-  if (badge === null) {
-    badge = document.createElementNS("http://www.w3.org/2000/svg", "g");
-    badge.setAttribute("class", "badge");
-    const box = node.querySelector(".box");
-    const right = Number(box.getAttribute("x")) + Number(box.getAttribute("width"));
-    const plate = document.createElementNS(badge.namespaceURI, "rect");
-    const text = document.createElementNS(badge.namespaceURI, "text");
-    text.setAttribute("text-anchor", "end");
-    text.setAttribute("x", String(right - 5));
-    text.setAttribute("y", String(Number(box.getAttribute("y")) + 4));
-    text.setAttribute("font-size", "11");
-    plate.setAttribute("y", String(Number(box.getAttribute("y")) - 8));
-    plate.setAttribute("height", "16");
-    plate.setAttribute("rx", "8");
-    plate.dataset.right = String(right);
-    badge.append(plate, text);
-    node.append(badge);
-  }
-  const [plate, text] = badge.children;
-  const width = 12 + 7 * String(count).length;
-  plate.setAttribute("x", String(Number(plate.dataset.right) - width + 2));
-  plate.setAttribute("width", String(width));
-  setText(text, String(count));
-}
-
-function resize(picture, sheet) {
-  const { width, height } = picture.viewBox.baseVal;
-  const room = { width: sheet.clientWidth - 24, height: sheet.clientHeight - 24 };
-  const whole = Math.min(LARGEST_FIT, room.width / width, room.height / height);
-  const scale = { readable: Math.max(whole, SMALLEST_READABLE), whole }[zoom] ?? zoom;
-  picture.setAttribute("width", String(Math.round(width * scale)));
-  picture.setAttribute("height", String(Math.round(height * scale)));
-  sheet.dataset.scale = String(scale);
-}
-
 function drawShown(rows) {
   const row = rows.find(({ key }) => key === chosen.actor);
   const all = row ?? (rows.length === 1 ? rows[0] : undefined);
@@ -365,7 +207,18 @@ function drawNow() {
   drawSteps(steps);
   drawTravel(steps);
   drawShown(rows);
-  drawPicture(rows, last);
+  if (chosen.chart === "") return;
+  const row = rows.find(({ key }) => key === chosen.actor);
+  const summary = view.charts.find(({ chart }) => chart === chosen.chart);
+  const inState = chosen.seq === undefined ? (summary?.inState ?? {}) : tally(rows);
+  drawPicture({
+    chart: chosen.chart,
+    row,
+    counts: countsOf(chosen.chart, inState),
+    followed: row ?? (rows.length === 1 ? rows[0] : undefined),
+    edges: last?.edges ?? [],
+    whenLoaded: draw,
+  });
 }
 
 /** Once per frame, however much comes. */
@@ -386,11 +239,6 @@ function travelTo(seq) {
   choose({ seq, ...(step !== undefined && step.chart !== chosen.chart && { chart: step.chart, actor: 0 }) });
 }
 
-function setZoom(scale) {
-  zoom = Math.min(4, Math.max(0.2, scale));
-  draw();
-}
-
 function connect() {
   const link = element("link");
   const source = new EventSource("events");
@@ -402,7 +250,7 @@ function connect() {
     const hello = JSON.parse(event.data);
     view = viewOf(hello);
     skewMs = hello.nowMs - Date.now();
-    for (const [chart, picture] of pictures) if (picture.nodeName !== "svg") pictures.delete(chart);
+    forgetFailures();
     tell(true, "live");
     draw();
   });
@@ -422,12 +270,15 @@ element("forth").addEventListener("click", () => travel(1));
 element("live").addEventListener("click", () => choose({ seq: undefined }));
 element("slider").addEventListener("input", ({ target }) => travelTo(travelSteps()[Number(target.value)]?.seq));
 element("all").addEventListener("change", draw);
-element("smaller").addEventListener("click", () => setZoom(Number(element("sheet").dataset.scale ?? 1) / ZOOM_STEP));
-element("larger").addEventListener("click", () => setZoom(Number(element("sheet").dataset.scale ?? 1) * ZOOM_STEP));
-element("fit").addEventListener("click", () => {
-  zoom = zoom === "whole" ? "readable" : "whole";
-  draw();
-});
+for (const [id, change] of [
+  ["smaller", () => scaleBy(1 / ZOOM_STEP)],
+  ["larger", () => scaleBy(ZOOM_STEP)],
+  ["fit", toggleFit],
+])
+  element(id).addEventListener("click", () => {
+    change();
+    draw();
+  });
 addEventListener("hashchange", readHash);
 addEventListener("resize", draw);
 addEventListener("keydown", (event) => {

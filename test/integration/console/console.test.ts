@@ -91,8 +91,9 @@ test("M4: the page and all it refers to come from this server, under a policy th
   const referred = [...page.body.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, path = ""]) => path);
   expect(new Set(referred)).toEqual(new Set(["icon.svg", "console.css", "console.js"]));
   const script = await ask(`${it.url}/console.js`);
-  expect([...script.body.matchAll(/from "\.\/([^"]*)"/g)].map(([, file]) => file)).toEqual(["view.js"]);
-  for (const path of ["", ...referred, "view.js", "index.html"]) {
+  const imported = [...script.body.matchAll(/from "\.\/([^"]*)"/g)].map(([, file = ""]) => file);
+  expect(imported).toEqual(["dom.js", "picture.js", "view.js"]);
+  for (const path of ["", ...referred, ...imported, "index.html"]) {
     const { status, headers, body } = await ask(`${it.url}/${path}`);
     expect([path, status]).toEqual([path, 200]);
     expect(headers["content-security-policy"]).toMatch(/^default-src 'self';.*frame-ancestors 'none'/);

@@ -68,7 +68,7 @@ test("each transition is recorded with its state, also those that nobody stays i
   expect(log.machine("small")?.id).toBe("small");
 });
 
-test("B3: neither payloads nor context outside the list are kept", () => {
+test("Z8: neither payloads nor context outside the list are kept", () => {
   const log = newLog();
   const actor = start(log);
   actor.send({ type: "go", bytes: 200, token: "hunter2" } as never);
@@ -79,7 +79,7 @@ test("B3: neither payloads nor context outside the list are kept", () => {
   expect(log.steps().at(-1)).toMatchObject({ event: "unheard", edges: [] });
 });
 
-test("B1: steps, ended and living actors are bounded", () => {
+test("Z6: steps, ended and living actors are bounded", () => {
   const log = newLog({ stepsPerChart: 5, endedPerChart: 3, living: 4 });
   const actors = Array.from({ length: 10 }, (_, index) => start(log, `small:${index}`));
   expect(log.steps()).toHaveLength(5);
@@ -95,7 +95,7 @@ test("B1: steps, ended and living actors are bounded", () => {
   expect(log.summary()).toEqual([{ chart: "small", living: 0, ended: 4, inState: {} }]);
 });
 
-test("B1: an actor that falls out is told to the one who watches", () => {
+test("Z6: an actor that falls out is told to the one who watches", () => {
   const log = newLog({ endedPerChart: 1, living: 2 });
   const gone: number[] = [];
   log.listener = {
@@ -111,7 +111,7 @@ test("B1: an actor that falls out is told to the one who watches", () => {
   expect(gone).toEqual([1, 2]);
 });
 
-test("B1: rows beyond the limit are those that changed longest ago", () => {
+test("Z6: rows beyond the limit are those that changed longest ago", () => {
   const log = newLog();
   const actors = ["a", "b", "c"].map((id) => start(log, id));
   actors[0]?.send({ type: "go", bytes: 1 });
@@ -122,7 +122,7 @@ test("B1: rows beyond the limit are those that changed longest ago", () => {
   });
 });
 
-test("B5: a step that repeats is counted, not kept again", () => {
+test("Z10: a step that repeats is counted, not kept again", () => {
   const log = newLog();
   const actor = start(log);
   actor.send({ type: "go", bytes: 1 });
@@ -139,7 +139,7 @@ test("B5: a step that repeats is counted, not kept again", () => {
   expect(log.steps()).toHaveLength(7);
 });
 
-test("B5: what repeats a step that is kept no longer is kept again", () => {
+test("Z10: what repeats a step that is kept no longer is kept again", () => {
   const log = newLog({ stepsPerChart: 2 });
   const busy = start(log);
   busy.send({ type: "go", bytes: 1 });
@@ -185,7 +185,7 @@ test("an exception ends an actor: a child's at once, a root's at the next look",
   expect(JSON.stringify(log.steps())).not.toContain("hunter2");
 });
 
-test("B2: an inspected actor runs as one that is not, and its errors still reach its owner", () => {
+test("Z7: an inspected actor runs as one that is not, and its errors still reach its owner", () => {
   const log = newLog({ stepsPerChart: 2, endedPerChart: 1, living: 1 });
   const run = (machine: AnyStateMachine, inspect: boolean) => {
     const actor = createActor(machine, {
@@ -203,7 +203,7 @@ test("B2: an inspected actor runs as one that is not, and its errors still reach
   for (const machine of [small, child]) expect(run(machine, true)).toEqual(run(machine, false));
 });
 
-test("B2: no actor is subscribed to: that would hide its errors from its owner", () => {
+test("Z7: no actor is subscribed to: that would hide its errors from its owner", () => {
   const subscribe = vi.spyOn(Actor.prototype, "subscribe");
   const log = newLog();
   start(log).send({ type: "stop" });
@@ -230,7 +230,7 @@ test("without XState's private list of transitions states and steps are still ri
   ]);
 });
 
-test("B2: an ended actor is not kept", () => {
+test("Z7: an ended actor is not kept", () => {
   const log = newLog();
   start(log).send({ type: "stop" });
   expect([...Object.values(log)].filter((part) => part instanceof Map).map((map) => map.size)).toEqual([1, 0, 1]);

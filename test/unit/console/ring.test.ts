@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Ring } from "../../../src/console/ring.ts";
 
-test("B4: a ring holds the last items in their order and gives back what it drops", () => {
+test("Z9: a ring holds the last items in their order and gives back what it drops", () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 8 }), fc.array(fc.integer(), { maxLength: 40 }), (capacity, items) => {
       const ring = new Ring<number>(capacity);
