@@ -75,7 +75,7 @@ export function drawPicture({ chart, row, counts: all, followed, edges: taken, w
       "taken",
       node.dataset.edges.split(" ").some((id) => edges.has(id)),
     );
-  showActive(picture, `${chart} ${followed?.key} ${followed?.state}`);
+  showActive(picture, `${chart} ${followed?.key} ${followed?.state} ${sheet.clientWidth}`);
 }
 
 /** Scrolls to the state that one actor came into, when it is out of sight. */
