@@ -13,8 +13,8 @@ export function promisesIn(page: string): string[] {
 /** The titles that cite each promise, by the path of the test. */
 export function promisesTable(page: string): string {
   const files = readdirSync(tests, { recursive: true, encoding: "utf8" })
-    .filter((name) => name.endsWith(".test.ts"))
     .map((name) => name.replaceAll("\\", "/"))
+    .filter((name) => name.endsWith(".test.ts") && !name.startsWith("spec/"))
     .sort();
   const cited = files.flatMap((name) =>
     testTitles(readFileSync(new URL(name, tests), "utf8")).flatMap(({ title, ids }) =>

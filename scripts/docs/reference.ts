@@ -63,7 +63,7 @@ function usesOf(name: string, machines: readonly MachineDoc[]): Use[] {
 }
 
 const useText = (uses: readonly Use[]) =>
-  [...new Set(uses.map(({ machine, state }) => code(`${machine}.${state}`))).values()].join(", ");
+  uses.map(({ machine, state }) => code(state === "" ? machine : `${machine}.${state}`)).join(", ");
 const list = (names: readonly string[]) => names.map(code).join(", ");
 const originText = ({ origin }: { origin: "contract" | "own" }) => (origin === "contract" ? "contract" : "own");
 
