@@ -3,10 +3,16 @@ import { expect, test } from "vitest";
 import { headerOf } from "../../scripts/docs/header.ts";
 import { promisesIn } from "../../scripts/docs/promises.ts";
 import { testTitles } from "../../scripts/docs/test-titles.ts";
-import { citationViolations, definitionsIn, definitionViolations } from "./support/invariant-rules.ts";
+import {
+  citationViolations,
+  definitionsIn,
+  definitionViolations,
+  remarkViolations,
+} from "./support/invariant-rules.ts";
 import { sourcesIn, textOf } from "./support/sources.ts";
 
-const definitions = definitionsIn(sourcesIn("src"));
+const sources = sourcesIn("src");
+const definitions = definitionsIn(sources);
 const promises = promisesIn(textOf("docs/architecture.md"));
 const tests = sourcesIn("test").filter(({ path }) => path.endsWith(".test.ts") && !path.startsWith("test/spec/"));
 
@@ -47,6 +53,17 @@ test("no id is given twice", () => {
 
 test("every invariant is cited, every citation is of one", () => {
   expect(citationViolations(definitions, promises, tests)).toEqual([]);
+});
+
+test("comments cite invariants and promises that are there", () => {
+  expect(sources.filter(({ text }) => /\/\/ [A-Z]\d$/m.test(text)).length).toBeGreaterThan(5);
+  expect(remarkViolations(definitions, promises, sources)).toEqual([]);
+  const remark = (text: string) =>
+    remarkViolations([{ id: "O1", path: "src/wire/a.ts" }], ["P1"], [{ path: "src/wire/b.ts", text }]);
+  for (const text of ["x(); // O1", "/** Waits (O1). */", "  // nobody waits (P1)", "/** P1 */"])
+    expect(remark(text), text).toEqual([]);
+  for (const text of ["x(); // O2", "/** Waits (O2). */", "  // nobody waits (P2)", "/** O1, O3 */"])
+    expect(remark(text), text).toHaveLength(1);
 });
 
 const invariant = (path: string, id: string) => ({ path, text: `// A file.\n//   ${id}. It holds.\n` });

@@ -81,3 +81,24 @@ export function citationViolations(
   );
   return [...wrong, ...uncited];
 }
+
+const REMARK =
+  /(?:\/\/|\*)(?:.*\((?<inner>[A-Z]{1,2}\d+(?:, [A-Z]{1,2}\d+)*)\)| (?<whole>[A-Z]{1,2}\d+(?:, [A-Z]{1,2}\d+)*)(?: \*\/)?$)/gm;
+
+/** Ids in comments of the sources ("// O2", "(P4)") that nothing defines, or several folders but not the file's own. */
+export function remarkViolations(
+  definitions: readonly Definition[],
+  promises: readonly string[],
+  sources: readonly Source[],
+): string[] {
+  return sources.flatMap(({ path, text }) => {
+    const isClear = (id: string) => {
+      const meant = definitions.filter((one) => one.id === id);
+      return meant.length === 1 || meant.some((one) => posix.dirname(one.path) === posix.dirname(path));
+    };
+    return [...text.matchAll(REMARK)]
+      .flatMap(({ groups }) => (groups?.inner ?? groups?.whole ?? "").split(", "))
+      .filter((id) => id !== "" && !isClear(id) && !promises.includes(id))
+      .map((id) => `${path}: a comment cites ${id}, which nothing defines, or more than one folder`);
+  });
+}
