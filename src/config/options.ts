@@ -2,7 +2,6 @@
 // follows from the key. Parser, validation, reference page and chart schema come from here.
 import { z } from "zod";
 
-export type ConfigRole = "server" | "client";
 export type OptionSpec = {
   /** Path in the file, dotted, snake case. */
   key: string;

@@ -5,14 +5,14 @@ import { errorText, KlioError } from "../errors.ts";
 import type { ClientConfig, Environment, ServerConfig, SourceConfig, TlsFiles } from "./config.ts";
 import { clientOptions, type OptionSpec, serverOptions, variableOf } from "./options.ts";
 
-export type Fault = { key: string; value?: string; problem: string };
+type Fault = { key: string; value?: string; problem: string };
 export type Resolved<T> = { config: T; warnings: string[] };
 export type ClientSection = "source" | "base" | "wal";
 
 type Values = Map<string, unknown>;
 
 /** All faults in one error: each on a line of its own with key, value and what is accepted. */
-export function configError(faults: readonly Fault[], where: string): KlioError {
+function configError(faults: readonly Fault[], where: string): KlioError {
   const lines = faults.map(
     ({ key, value, problem }) => `  ${key}${value === undefined ? "" : ` = ${value}`}: ${problem}`,
   );

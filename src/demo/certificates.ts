@@ -14,7 +14,7 @@ import {
   X509CertificateGenerator,
 } from "@peculiar/x509";
 
-export type KeyPairFiles = { cert: string; key: string };
+type KeyPairFiles = { cert: string; key: string };
 export type Certificates = {
   caCert: string;
   server: KeyPairFiles;

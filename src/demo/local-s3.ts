@@ -95,7 +95,7 @@ function tail(file: string): string {
 }
 
 /** Does something accept connections on this loopback port? */
-export function accepts(port: number): Promise<boolean> {
+function accepts(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = createConnection({ host: "127.0.0.1", port });
     socket.once("connect", () => {

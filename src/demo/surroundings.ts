@@ -12,9 +12,9 @@ import type { LocalS3 } from "./local-s3.ts";
 import { giveTo, openForWalking, type RunAs } from "./run-as.ts";
 
 export const CLUSTER = "demo";
-export const SLOT = "klio";
+const SLOT = "klio";
 
-export type Ports = {
+type Ports = {
   base1: number;
   wal1: number;
   base2: number;

@@ -16,14 +16,6 @@ export function bytesBelow(directory: string): number {
     );
 }
 
-export type QueueStatus = { pendingWals: number; pendingBackups: number };
-
-export async function queueStatus(stage: Stage, signal: AbortSignal): Promise<QueueStatus> {
-  const text = await admin(stage, ["queue", "status", "--json"], signal);
-  const status = JSON.parse(text) as { pending_wals?: number | string; pending_backups?: number | string };
-  return { pendingWals: Number(status.pending_wals ?? 0), pendingBackups: Number(status.pending_backups ?? 0) };
-}
-
 type Listed = { name: string; annotations?: Record<string, string> };
 
 /** Is this backup on tier 2? */

@@ -20,10 +20,6 @@ export function envelopeKey(prefix: string): string {
   return `${walRoot(prefix)}repository.config`;
 }
 
-export function baseRoot(prefix: string): string {
-  return prefix === "" ? "base/" : `${prefix}/base/`;
-}
-
 /** The WAL file a key below the cluster's root stands for; undefined when it is none or lies at the wrong place. */
 export function walNameOf(prefix: string, cluster: string, key: string): string | undefined {
   const root = clusterRoot(prefix, cluster);

@@ -16,7 +16,7 @@ export type RetentionRules = {
 
 export type RetentionRule = keyof RetentionRules;
 
-export const retentionDefaults: Readonly<Required<RetentionRules>> = {
+const retentionDefaults: Readonly<Required<RetentionRules>> = {
   keepLatest: 10,
   keepHourly: 48,
   keepDaily: 7,

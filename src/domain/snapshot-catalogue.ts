@@ -33,7 +33,7 @@ export type CatalogueEntry = SnapshotInfo & {
 export const ORPHAN_AGE_MS = 24 * 3_600_000;
 
 /** The place of a run: its snapshots lie side by side below it. */
-export function placeOf(path: string): string {
+function placeOf(path: string): string {
   return path.slice(0, path.lastIndexOf("/"));
 }
 

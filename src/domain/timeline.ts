@@ -5,7 +5,7 @@ import { formatLsn, type Lsn, lsn, parseLsn } from "./lsn.ts";
 import { historyName, segmentAt } from "./wal-segment.ts";
 
 /** An ancestor, and the position at which its child took over. */
-export type TimelineSwitch = { timeline: number; endLsn: Lsn; reason: string };
+type TimelineSwitch = { timeline: number; endLsn: Lsn; reason: string };
 export type TimelineHistory = { timeline: number; ancestors: readonly TimelineSwitch[] };
 /** Bytes `from` (included) to `to` (excluded, undefined: open) were written on `timeline`. */
 export type TimelineRange = { timeline: number; from: Lsn; to: Lsn | undefined };

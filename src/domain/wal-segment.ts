@@ -3,11 +3,11 @@
 import { KlioError } from "../errors.ts";
 import { type Lsn, lsn } from "./lsn.ts";
 
-export type WalNameKind = "segment" | "partial" | "history" | "label";
+type WalNameKind = "segment" | "partial" | "history" | "label";
 export type WalName = { kind: WalNameKind; name: string; timeline: number };
 
 /** PostgreSQL's range for wal_segment_size: a power of two from 1 MiB to 1 GiB. */
-export const MIN_SEGMENT_BYTES = 1 << 20;
+const MIN_SEGMENT_BYTES = 1 << 20;
 export const MAX_SEGMENT_BYTES = 1 << 30;
 
 const hex8 = (n: bigint | number) => n.toString(16).toUpperCase().padStart(8, "0");

@@ -10,34 +10,19 @@
 //   B5. Missing WAL is looked for at most `maxLooks` times, `lookMs` apart.
 //   B6. Maintenance never fails a backup, and a stop during it does not either.
 import { assign, emit, setup } from "xstate";
-import type { FactOf } from "../domain/facts.ts";
 import type { Failure, Outcome } from "../domain/outcome.ts";
 import type { ErrorCode } from "../errors.ts";
 import type { StateMeta } from "../telemetry/state-telemetry.ts";
+import type {
+  BackupEnd,
+  BackupFact,
+  BackupInput,
+  BackupOutput,
+  BackupRole,
+  BackupVerification,
+  MissingWal,
+} from "./base-backup-events.ts";
 import { unprovided } from "./unprovided.ts";
-
-export type BackupRole = "primary" | "standby";
-export type BackupInput = {
-  name: string;
-  /** The backup is complete only when its WAL is stored. */
-  waitForWals: boolean;
-  maxLooks: number;
-  lookMs: number;
-  maxVerifications: number;
-  verifyWaitMs: number;
-};
-export type MissingWal = { missing: number; first: string };
-/** `coverage`: share of the file contents that was read, 0 … 1. */
-export type BackupVerification = { corrupt: string[]; coverage: number };
-export type BackupFact =
-  | FactOf<"backup.verified">
-  | { type: "wal.awaited"; missing: number; first: string }
-  | { type: "verification.failed"; attempt: number; reason: string }
-  | { type: "backup.unverified"; reason: string }
-  | { type: "maintenance.failed"; reason: string }
-  | { type: "abandon.failed"; reason: string };
-export type BackupEnd = "completed" | "failed" | "cancelled";
-export type BackupOutput = { kind: BackupEnd; code: ErrorCode; reason: string };
 
 type Context = BackupInput & {
   /** Empty until PostgreSQL was asked. */
@@ -126,8 +111,8 @@ export const baseBackup = setup({
     })),
     tellUnverified: emit(({ context }) => ({ type: "backup.unverified" as const, reason: context.reason })),
     tellMaintenanceFailed: emit(({ context }) => ({ type: "maintenance.failed" as const, reason: context.reason })),
-    tellAbandonFailed: emit((_, outcome: Outcome<null>) => ({
-      type: "abandon.failed" as const,
+    tellAbandoned: emit((_, outcome: Outcome<null>) => ({
+      type: "backup.abandoned" as const,
       reason: reasonOf(outcome),
     })),
   },
@@ -367,13 +352,10 @@ export const baseBackup = setup({
             id: "abandonFailed",
             src: "abandonBackup",
             input: null,
-            onDone: [
-              { guard: { type: "isOk", params: ({ event }) => event.output }, target: "#baseBackup.failed" },
-              {
-                target: "#baseBackup.failed",
-                actions: { type: "tellAbandonFailed", params: ({ event }) => event.output },
-              },
-            ],
+            onDone: {
+              target: "#baseBackup.failed",
+              actions: { type: "tellAbandoned", params: ({ event }) => event.output },
+            },
           },
           on: { "shutdown.requested": {} },
         },
@@ -383,13 +365,10 @@ export const baseBackup = setup({
             id: "abandonCancelled",
             src: "abandonBackup",
             input: null,
-            onDone: [
-              { guard: { type: "isOk", params: ({ event }) => event.output }, target: "#baseBackup.cancelled" },
-              {
-                target: "#baseBackup.cancelled",
-                actions: { type: "tellAbandonFailed", params: ({ event }) => event.output },
-              },
-            ],
+            onDone: {
+              target: "#baseBackup.cancelled",
+              actions: { type: "tellAbandoned", params: ({ event }) => event.output },
+            },
           },
           on: { "shutdown.requested": {} },
         },

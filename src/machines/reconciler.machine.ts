@@ -23,7 +23,7 @@ export type Findings = {
   backups: string[];
 };
 export type Repairs = { enqueued: number; removed: number; enqueuedBackups: number };
-export type ClusterReport = Omit<Findings, "names"> & Repairs & { error: string };
+type ClusterReport = Omit<Findings, "names"> & Repairs & { error: string };
 export type ReconcileReport = { round: number; cluster: string; error: string; clusters: ClusterReport[] };
 export type ReconcilerInput = { periodMs: number };
 export type ReconcilerFact = { type: "reconcile.finished"; report: ReconcileReport };

@@ -34,7 +34,7 @@ type Context = {
 
 /** A hiccup is got over here; an outage is the queue's to wait for. */
 export const maxAttempts = 3;
-export const attemptBackoff = { firstMs: 250, factor: 4, limitMs: 4_000 };
+const attemptBackoff = { firstMs: 250, factor: 4, limitMs: 4_000 };
 
 const failureIn = (outcome: Outcome<unknown>): Failure =>
   outcome.kind === "ok" ? { kind: "fatal", code: "KLIO-BUG", reason: "no failure" } : outcome;

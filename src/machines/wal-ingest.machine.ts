@@ -19,9 +19,9 @@ export type WalIngestInput = {
   traceparent: string;
 };
 /** `rawBytes`: durable ones of the file. `sendToTier2`: as the client said last. */
-export type Received = { kind: "ok"; isWhole: boolean; rawBytes: number; sendToTier2: boolean };
+type Received = { kind: "ok"; isWhole: boolean; rawBytes: number; sendToTier2: boolean };
 /** A failure may leave bytes behind that are durable. */
-export type ReceiveFailure = Failure & { rawBytes: number; sendToTier2: boolean };
+type ReceiveFailure = Failure & { rawBytes: number; sendToTier2: boolean };
 export type ReceiveOutcome = Received | ReceiveFailure;
 export type SealOutcome = { kind: "ok" } | Failure;
 

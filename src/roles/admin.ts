@@ -8,7 +8,7 @@ import type { ReconcileReport } from "../machines/reconciler.machine.ts";
 import type { RetentionReport } from "../machines/retention.machine.ts";
 import { Tier } from "../proto/generated/klio/wal/v1/admin_pb.ts";
 
-export type FailedRow = {
+type FailedRow = {
   sequence: string;
   cluster: string;
   name: string;

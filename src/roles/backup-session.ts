@@ -9,7 +9,7 @@ import { type BackupMetadata, formatBackupMetadata } from "../domain/backup-meta
 import { failure, failureOf, type Outcome, ok } from "../domain/outcome.ts";
 import type { RetentionRules } from "../domain/retention-policy.ts";
 import { type SnapshotProgress, type SnapshotSource, TIER2_PIN } from "../domain/snapshots.ts";
-import type { BackupRole, BackupVerification, MissingWal } from "../machines/base-backup.machine.ts";
+import type { BackupRole, BackupVerification, MissingWal } from "../machines/base-backup-events.ts";
 import { openTier, type TierAccess, type TierAccessOptions } from "./tier-access.ts";
 import { readShare, verifyStored } from "./verify-stored.ts";
 

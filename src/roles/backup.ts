@@ -7,14 +7,14 @@ import type { Log } from "../domain/log.ts";
 import type { Outcome } from "../domain/outcome.ts";
 import type { SnapshotProgress } from "../domain/snapshots.ts";
 import { errorTable, KlioError } from "../errors.ts";
-import {
-  type BackupFact,
-  type BackupInput,
-  type BackupRole,
-  type BackupVerification,
-  baseBackup,
-  type MissingWal,
-} from "../machines/base-backup.machine.ts";
+import { baseBackup } from "../machines/base-backup.machine.ts";
+import type {
+  BackupFact,
+  BackupInput,
+  BackupRole,
+  BackupVerification,
+  MissingWal,
+} from "../machines/base-backup-events.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 import { openBackupSession } from "./backup-session.ts";
 import type { TierAccessOptions } from "./tier-access.ts";
@@ -28,7 +28,7 @@ export type BaseBackupOptions = Omit<TierAccessOptions, "telemetry"> & {
   onProgress?: (step: BackupStep) => void;
   timing?: Partial<BackupTiming>;
 };
-export type BackupTiming = Pick<BackupInput, "maxLooks" | "lookMs" | "maxVerifications" | "verifyWaitMs">;
+type BackupTiming = Pick<BackupInput, "maxLooks" | "lookMs" | "maxVerifications" | "verifyWaitMs">;
 export type BaseBackupResult = { metadata: BackupMetadata; metadataJson: string };
 
 /** WAL is waited for ten minutes; the verification is tried as the telemetry contract says. */
@@ -50,7 +50,7 @@ function stepName(value: unknown): string {
 export async function runBaseBackup(options: BaseBackupOptions): Promise<BaseBackupResult> {
   const { config, telemetry, log, signal, waitForWals, onProgress } = options;
   const name = requireBackupName(options.name === "" ? defaultBackupName(Date.now()) : options.name);
-  let step: BackupStep = { state: "starting", processedBytes: 0, estimatedBytes: 0 };
+  let step: BackupStep = { state: "", processedBytes: 0, estimatedBytes: 0 };
   const tell = (next: Partial<BackupStep>) => {
     step = { ...step, ...next };
     onProgress?.(step);
@@ -80,6 +80,7 @@ export async function runBaseBackup(options: BaseBackupOptions): Promise<BaseBac
     input: { name, waitForWals, ...TIMING, ...options.timing },
   });
   actor.on("*", (fact) => logFact(log, name, fact));
+  tell({ state: stepName(actor.getSnapshot().value) });
   const watching = actor.subscribe(({ value }) => tell({ state: stepName(value) }));
   const cancel = () => actor.send({ type: "shutdown.requested" });
   signal.addEventListener("abort", cancel, { once: true });
@@ -116,8 +117,10 @@ function lineOf(fact: BackupFact): Line {
       return ["warn", "backup.unverified", `stays unverified: ${fact.reason}`];
     case "maintenance.failed":
       return ["warn", "backup.maintenance.failed", `is complete, but the maintenance after it failed: ${fact.reason}`];
-    case "abandon.failed":
-      return ["warn", "backup.abandon.failed", `could not be abandoned, what it stored is swept later: ${fact.reason}`];
+    case "backup.abandoned":
+      return fact.reason === ""
+        ? ["info", "backup.abandoned", "is abandoned: nothing of it is listed"]
+        : ["warn", "backup.abandoned", `could not be abandoned, what it stored is swept later: ${fact.reason}`];
     default:
       return fact satisfies never;
   }

@@ -8,7 +8,7 @@ import type { OffloadParts } from "./offload-parts.ts";
 import { missingWal } from "./offload-relay.ts";
 import type { Maintain } from "./offload-retention.ts";
 
-export type MaintainResult = { deletedBackups: string[]; deletedOrphans: number; deletedWalFiles: number };
+type MaintainResult = { deletedBackups: string[]; deletedOrphans: number; deletedWalFiles: number };
 
 export type BackupDesk = {
   /** Queues the backup whether its WAL is complete or not: the relay waits for it. `missing`: segments tier 1 lacks. */

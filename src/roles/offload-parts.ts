@@ -20,7 +20,7 @@ export type Tier2Parts = {
 };
 
 /** `isWanted`: the server has a tier 2. `parts`: undefined while it could not be opened yet. */
-export type Tier2State = { isWanted: boolean; prefix: string; parts: Tier2Parts | undefined };
+type Tier2State = { isWanted: boolean; prefix: string; parts: Tier2Parts | undefined };
 
 export type OffloadParts = {
   store: WalStore;

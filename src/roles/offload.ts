@@ -47,7 +47,7 @@ export type OffloadOptions = {
   limits?: Partial<QueueLimits>;
 };
 
-export type StoredFact = Pick<FactOf<"wal.stored">, "cluster" | "name" | "sendToTier2" | "traceparent">;
+type StoredFact = Pick<FactOf<"wal.stored">, "cluster" | "name" | "sendToTier2" | "traceparent">;
 
 export type OffloadRole = Omit<BackupDesk, "enqueueBackup"> & {
   /** Returns at once, whatever the queue and tier 2 do. Also for files that broke off (named with `.partial`). */

@@ -80,7 +80,7 @@ function requireConfigFile({ configFile, env }: RestoreClusterOptions): string {
  * The restore_command. A segment that was fetched ahead is moved into place by the shell alone, which costs less than a copy;
  * all else goes through get-wal. Working directory is the data directory.
  */
-export function restoreCommandOf(configFile: string, tier: AskedTier, prefetch: boolean): string {
+function restoreCommandOf(configFile: string, tier: AskedTier, prefetch: boolean): string {
   const own = fileURLToPath(import.meta.url);
   const main = join(dirname(own), "..", `main${extname(own)}`);
   const words = [process.execPath, main, "--config", configFile, "get-wal", "--tier", tier].map(shellWord).join(" ");

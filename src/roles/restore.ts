@@ -20,7 +20,7 @@ import { openRestoreSession } from "./restore-session.ts";
 import { type AskedTier, walTiers } from "./wal-fetch.ts";
 
 export type RestorePhase = "tablespaces" | "data" | "controlFile";
-export type RestoreProgress = { phase: RestorePhase; bytes: number; totalBytes: number };
+type RestoreProgress = { phase: RestorePhase; bytes: number; totalBytes: number };
 /** What will be done, told before the first write. */
 export type RestorePlan = {
   backup: string;

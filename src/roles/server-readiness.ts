@@ -1,6 +1,6 @@
 // What /readyz says about a server: each part by name, and whether it serves.
 
-export type PartState = { name: string; ready: boolean; detail: string };
+type PartState = { name: string; ready: boolean; detail: string };
 export type Readiness = { ready: boolean; parts: PartState[] };
 type Look = () => Omit<PartState, "name">;
 

@@ -1,12 +1,12 @@
 // Reads a stored backup back, as much of it as is worth the time.
 import { type Outcome, ok } from "../domain/outcome.ts";
 import type { ClusterSnapshots, StoredBackup } from "../domain/snapshots.ts";
-import type { BackupVerification } from "../machines/base-backup.machine.ts";
+import type { BackupVerification } from "../machines/base-backup-events.ts";
 
 /** Up to here every byte of a fresh backup is read back; of a larger one, as much as this. */
-export const FULL_READ_BYTES = 100 * 2 ** 30;
+const FULL_READ_BYTES = 100 * 2 ** 30;
 
-export function bytesOf({ snapshots }: StoredBackup): number {
+function bytesOf({ snapshots }: StoredBackup): number {
   return snapshots.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 

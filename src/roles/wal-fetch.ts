@@ -68,7 +68,7 @@ export type WalFetcherOptions = {
   log: Log;
 };
 
-export type WalRequest = {
+type WalRequest = {
   name: string;
   /** Where it shall be; replaced at once when the whole file is there, untouched before. */
   file: string;

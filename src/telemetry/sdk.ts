@@ -1,10 +1,11 @@
 // The OpenTelemetry SDK as one object: providers, readers, shutdown. Only telemetry.ts imports this file, and only when
 // the gate is open; everything that is expensive to load is below it.
-import { context, type Meter, type Tracer } from "@opentelemetry/api";
-import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
+import { context, logs, type Meter, metrics, propagation, type Tracer, trace } from "@opentelemetry/api";
+import { W3CTraceContextPropagator } from "@opentelemetry/core";
 import { RuntimeNodeInstrumentation } from "@opentelemetry/instrumentation-runtime-node";
 import { resourceFromAttributes } from "@opentelemetry/resources";
-import { type IMetricReader, MeterProvider, PeriodicExportingMetricReader } from "@opentelemetry/sdk-metrics";
+import { type IMetricReader, PeriodicExportingMetricReader } from "@opentelemetry/sdk-metrics";
+import { NodeSDK } from "@opentelemetry/sdk-node";
 import {
   AlwaysOffSampler,
   AlwaysOnSampler,
@@ -13,7 +14,6 @@ import {
   type Sampler,
   type SpanProcessor,
   TraceIdRatioBasedSampler,
-  TracerProvider,
 } from "@opentelemetry/sdk-trace";
 import type { Environment } from "../config/config.ts";
 import type { Log } from "../domain/log.ts";
@@ -44,13 +44,6 @@ export type SdkOptions = {
 };
 
 const SDK_VERSION = "3.1.0";
-
-let hasContextManager = false;
-/** The API keeps one for the process; a second start finds the first one's. */
-function installContextManager(): void {
-  if (hasContextManager) return;
-  hasContextManager = context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
-}
 
 function samplerOf({ name, ratio }: TelemetryConfig["sampler"]): Sampler {
   const roots: Record<string, () => Sampler> = {
@@ -87,10 +80,8 @@ export async function startSdk(options: SdkOptions): Promise<Sdk> {
       }),
     );
 
-  installContextManager();
   const { warn, close } = countingWarner(log);
   const uninstall = installDiagnostics(warn);
-  const resource = resourceFromAttributes(attributes);
   const { delayMs, timeoutMs, queueSize, batchSize } = config.batch;
   const processors: SpanProcessor[] = [...(options.spanProcessors ?? [])];
   if (exporter !== undefined)
@@ -104,9 +95,13 @@ export async function startSdk(options: SdkOptions): Promise<Sdk> {
       }),
     );
   const { attributes: attributeCountLimit, events, links, valueLength } = config.limits;
-  const tracers = new TracerProvider({
-    resource,
-    sampler: processors.length === 0 ? new AlwaysOffSampler() : samplerOf(config.sampler),
+  // Everything is given: what the SDK would read from the environment by itself was read, and checked, above. It registers
+  // itself with the API, which keeps one for the process: a second start takes the place of the first.
+  const node = new NodeSDK({
+    resource: resourceFromAttributes(attributes),
+    autoDetectResources: false,
+    textMapPropagator: new W3CTraceContextPropagator(),
+    sampler: samplerOf(config.sampler),
     spanProcessors: processors,
     spanLimits: {
       attributeCountLimit,
@@ -114,8 +109,13 @@ export async function startSdk(options: SdkOptions): Promise<Sdk> {
       linkCountLimit: links,
       ...(valueLength !== undefined && { attributeValueLengthLimit: valueLength }),
     },
+    metricReaders: readers,
+    logRecordProcessors: [],
   });
-  const meters = new MeterProvider({ resource, readers });
+  for (const api of [context, propagation, trace, metrics, logs]) api.disable();
+  node.start();
+  const tracers = trace.getTracerProvider();
+  const meters = metrics.getMeterProvider();
   const runtime = new RuntimeNodeInstrumentation({ enabled: false });
   if (readers.length > 0) {
     runtime.setMeterProvider(meters);
@@ -132,10 +132,10 @@ export async function startSdk(options: SdkOptions): Promise<Sdk> {
       runtime.disable();
       const late = Promise.withResolvers<string>();
       const timer = setTimeout(() => late.resolve(`no end within ${limitMs} ms`), limitMs);
-      const ended = Promise.allSettled([tracers.shutdown(), meters.shutdown()]).then((results) => {
-        for (const result of results) if (result.status === "rejected") warn(errorText(result.reason));
-        return undefined;
-      });
+      const ended = node.shutdown().then(
+        () => undefined,
+        (error: unknown) => errorText(error),
+      );
       const problem = await Promise.race([ended, late.promise]);
       clearTimeout(timer);
       if (problem !== undefined) warn(problem);

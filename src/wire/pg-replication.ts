@@ -8,8 +8,8 @@ import { KlioError } from "../errors.ts";
 export type ServerNotice = { severity: string; code: string; message: string; detail: string; hint: string };
 
 /** `serverEnd`: end of WAL on the server; `sentAtMs`: its clock, milliseconds since 1970. */
-export type WalHeader = { start: bigint; length: number; serverEnd: bigint; sentAtMs: number };
-export type Keepalive = { serverEnd: bigint; sentAtMs: number; replyRequested: boolean };
+type WalHeader = { start: bigint; length: number; serverEnd: bigint; sentAtMs: number };
+type Keepalive = { serverEnd: bigint; sentAtMs: number; replyRequested: boolean };
 
 /** What the reader tells. A method that throws ends the reading: the error comes out of `push`. */
 export interface FrameSink {

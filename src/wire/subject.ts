@@ -2,14 +2,14 @@
 // with a character that no cluster name has.
 
 export type TaskKind = "wal" | "backup";
-export type SubjectFamily = TaskKind | "latest-uploaded-wal";
+type SubjectFamily = TaskKind | "latest-uploaded-wal";
 
 /** One subject token for a cluster name (letters, digits, '-', '_', '.'). */
-export function clusterToken(cluster: string): string {
+function clusterToken(cluster: string): string {
   return cluster.replaceAll(".", "%2E");
 }
 
-export function clusterOfToken(token: string): string {
+function clusterOfToken(token: string): string {
   return token.replaceAll("%2E", ".");
 }
 

@@ -29,7 +29,7 @@ export const ASYNC_COMPRESS_BYTES = 64 << 10;
 
 const FIRST = 0x80;
 export type FrameKind = "data" | "footer";
-export type FrameCodec = "none" | "zstd";
+type FrameCodec = "none" | "zstd";
 const KINDS: Readonly<Record<FrameKind, number>> = { data: 1, footer: 2 };
 const CODECS: Readonly<Record<FrameCodec, number>> = { none: 0, zstd: 1 };
 

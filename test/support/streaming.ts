@@ -11,7 +11,7 @@ import type { TestWalServer } from "./wal-server.ts";
 import { read } from "./wal-store.ts";
 
 /** Short waits, so that a test sees several of them. */
-export const quick: Partial<StreamTiming> = {
+const quick: Partial<StreamTiming> = {
   backoff: { firstMs: 50, factor: 2, limitMs: 400 },
   blockedRecheckMs: 400,
   slotPollMs: 200,

@@ -17,7 +17,7 @@ import {
 } from "../../src/proto/generated/klio/wal/v1/wal_pb.ts";
 import { testLog } from "./test-log.ts";
 
-export type PeerFile = {
+type PeerFile = {
   bytes: Buffer;
   /** Told to the client; default: the bytes' length. */
   segmentBytes?: number;

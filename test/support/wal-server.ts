@@ -11,7 +11,7 @@ import { noTelemetry } from "../../src/telemetry/telemetry.ts";
 import { temporaryDirectory } from "./temporary-directory.ts";
 import { openStore, type TestStore } from "./wal-store.ts";
 
-export type Told = Extract<Fact, { type: "wal.stored" }> | WalInterrupted;
+type Told = Extract<Fact, { type: "wal.stored" }> | WalInterrupted;
 export type TestWalServer = TestStore & {
   directory: string;
   server: WalServer;

@@ -6,13 +6,13 @@ import type { Tablespace } from "../../domain/backup-metadata.ts";
 import { type Lsn, parseLsn } from "../../domain/lsn.ts";
 import { failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
 import { errorText, KlioError } from "../../errors.ts";
-import type { BackupRole } from "../../machines/base-backup.machine.ts";
+import type { BackupRole } from "../../machines/base-backup-events.ts";
 import { type Row, socketOf } from "../postgres/ask-source.ts";
 import { sourceError } from "../postgres/classify.ts";
 import { clientConfig, parseConninfo } from "../postgres/conninfo.ts";
 
 /** What a backup must know of its source. Times are epoch seconds on PostgreSQL's clock. */
-export type BackupSource = {
+type BackupSource = {
   role: BackupRole;
   systemId: string;
   pgVersion: number;

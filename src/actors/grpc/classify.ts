@@ -47,7 +47,7 @@ function isCode(text: string): text is ErrorCode {
 }
 
 /** The KlioError for what a call ended with. `peer` names whom it was said by, in the message of a transport failure. */
-export function errorOf(error: ServiceError, peer: string): KlioError {
+function errorOf(error: ServiceError, peer: string): KlioError {
   const sent = String(error.metadata?.get(CODE_KEY)[0] ?? "");
   const details = error.details || errorText(error);
   if (isCode(sent)) {

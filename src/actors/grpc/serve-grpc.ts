@@ -18,7 +18,7 @@ import { bindError } from "./classify.ts";
 /** PEM files: certificate chain and key of the server, and the authorities whose client certificates are accepted. */
 export type ServerTlsFiles = { cert: string; key: string; clientCaCert: string };
 
-export type GrpcService = { name: string; definition: ServiceDefinition; implementation: UntypedServiceImplementation };
+type GrpcService = { name: string; definition: ServiceDefinition; implementation: UntypedServiceImplementation };
 
 export type GrpcServerOptions = {
   /** `host:port` (an empty host is every interface, port 0 any), or `unix:/path`. */
@@ -41,8 +41,8 @@ export type GrpcServer = {
 };
 
 /** What a client may have on its way to us, per stream and per connection: bounds memory, and throughput over distance. */
-export const STREAM_WINDOW_BYTES = 8 << 20;
-export const CONNECTION_WINDOW_BYTES = 16 << 20;
+const STREAM_WINDOW_BYTES = 8 << 20;
+const CONNECTION_WINDOW_BYTES = 16 << 20;
 
 /** Streams of one client at a time: its segments, its restores, and nothing that could exhaust us. */
 const MAX_STREAMS = 100;
@@ -54,7 +54,7 @@ const KEEPALIVE_TIMEOUT_MS = 10_000;
  * grpc-js has no public option for a server's receive window (64 KiB by default, which costs half the throughput on
  * loopback and nearly all of it over distance). Private fields of the pinned version, guarded: false when they are gone.
  */
-export function widenStreamWindow(server: Server): boolean {
+function widenStreamWindow(server: Server): boolean {
   const options: unknown = Reflect.get(server, "commonServerOptions");
   if (typeof options !== "object" || options === null) return false;
   const settings: unknown = Reflect.get(options, "settings");

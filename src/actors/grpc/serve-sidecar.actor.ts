@@ -12,7 +12,7 @@ import { serveLocal } from "./serve-local.ts";
 export type BackupRequest = { name: string; sendToTier2: boolean; waitForWals: boolean };
 /** `state` of the backup machine; `estimatedBytes` is 0 while unknown. */
 export type BackupStep = { state: string; processedBytes: number; estimatedBytes: number };
-export type SidecarStatus = {
+type SidecarStatus = {
   streamState: string;
   condition: string;
   writtenLsn: string;

@@ -6,7 +6,7 @@ import type { ShipmentEnd, ShipmentEvent, ShipmentInput } from "../../machines/s
 import type { UploadOutcome, WalUpload } from "./wal-upload.ts";
 
 /** One segment as the pipe of the stream gives it. */
-export type SegmentSource = {
+type SegmentSource = {
   /** Gives all blocks in their order, then the end; each block's `release` is called when the transport has done with it. */
   connect(sink: {
     block: (block: { buffer: Buffer; start: number; end: number; release: () => void }) => void;

@@ -13,7 +13,7 @@ import { type Method, walMethods } from "./wal-methods.ts";
 import { openUpload, type UploadOptions, type WalUpload } from "./wal-upload.ts";
 
 /** What a client takes of telemetry. */
-export type ClientTelemetry = { clientInterceptors(): Interceptor[] };
+type ClientTelemetry = { clientInterceptors(): Interceptor[] };
 
 export type WalClientOptions = {
   /** `host:port`. */
@@ -25,7 +25,7 @@ export type WalClientOptions = {
   log: Log;
 };
 
-export type CloseBackup = {
+type CloseBackup = {
   backupName: string;
   timeline: number;
   startWal: string;
@@ -35,7 +35,7 @@ export type CloseBackup = {
   /** JSON of retention rules for tier 2; empty: keep what is set. */
   tier2RetentionPolicy: string;
 };
-export type RepositoryAccess = { user: string; password: string; fingerprint: string; port: number };
+type RepositoryAccess = { user: string; password: string; fingerprint: string; port: number };
 
 export interface WalClient {
   readonly address: string;

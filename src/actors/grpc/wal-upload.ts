@@ -22,7 +22,7 @@ export type UploadOptions = {
   onAck: (ack: { durableBytes: number; complete: boolean }) => void;
 };
 
-export type UploadResult = { durableBytes: number; complete: boolean };
+type UploadResult = { durableBytes: number; complete: boolean };
 /** `unimplemented`: an older server, which has no `Stream`; nothing was stored. */
 export type UploadOutcome = Outcome<UploadResult> | { kind: "unimplemented" };
 

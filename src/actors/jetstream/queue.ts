@@ -62,7 +62,7 @@ export interface Queue extends AsyncDisposable {
   pendingOf(kind: TaskKind, cluster: string): Promise<Outcome<number>>;
 }
 
-export type PublishOptions = { id: string; headers?: Readonly<Record<string, string>> };
+type PublishOptions = { id: string; headers?: Readonly<Record<string, string>> };
 
 const RECONNECT_WAIT_MS = 250;
 const REQUEST_LIMIT_MS = 5_000;

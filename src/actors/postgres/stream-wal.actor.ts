@@ -15,7 +15,7 @@ import type { RawReplication, SourceSession } from "./source-session.ts";
 import { WalPipe } from "./wal-pipe.ts";
 
 /** What the role watches of a stream. */
-export type StreamWatch = {
+type StreamWatch = {
   /** End of WAL as the source told it. */
   sourceAt(end: bigint): void;
   flushedAt(position: bigint): void;

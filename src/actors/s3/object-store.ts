@@ -28,7 +28,7 @@ export type S3Settings = {
   customCaBundleFile?: string;
 };
 
-export type ObjectInfo = { key: string; bytes: number; etag: string; mtimeMs: number };
+type ObjectInfo = { key: string; bytes: number; etag: string; mtimeMs: number };
 export type OpenObject = { bytes: number; etag: string; mtimeMs: number; body: Readable };
 
 export interface ObjectStore {

@@ -14,7 +14,7 @@ import type { ObjectStore } from "./object-store.ts";
 import { type PutOptions, SINGLE_PUT_BYTES } from "./put-object.ts";
 
 /** A file as tier 2 will have it. `body` is read to its end or destroyed. */
-export type Exported = { bytes: number; sha256: Buffer; body: Readable };
+type Exported = { bytes: number; sha256: Buffer; body: Readable };
 
 export type SegmentUploaderOptions = {
   /** Undefined: tier 1 has no such file. Rejects with KLIO-WAL-DAMAGED and the like. */

@@ -14,7 +14,7 @@ export type Runner = {
 };
 
 /** File of a metadata snapshot that holds the metadata. */
-export const METADATA_FILE = "metadata.json";
+const METADATA_FILE = "metadata.json";
 /** Reads at once, when metadata did not fit into the description. */
 const READERS = 4;
 

@@ -16,7 +16,7 @@ export type KopiaServerOptions = {
 };
 
 /** SHA-256 of the leaf certificate's DER, lower-case hex. Throws KLIO-CERTIFICATE. */
-export function certificateFingerprint(file: string): string {
+function certificateFingerprint(file: string): string {
   try {
     return createHash("sha256")
       .update(new X509Certificate(readFileSync(file)).raw)

@@ -69,7 +69,7 @@ export function policyIsRight(policy: Policy): boolean {
   );
 }
 
-export function policyArgs(): string[] {
+function policyArgs(): string[] {
   return [
     "policy",
     "set",

@@ -10,7 +10,7 @@ import { isMissing, isThere, storeError } from "./classify.ts";
 import { FILE_MODE } from "./durable-file.ts";
 
 /** No cluster can have this name. */
-export const LOCK_NAME = ".lock";
+const LOCK_NAME = ".lock";
 
 type Holder = { host: string; pid: number; started: string };
 

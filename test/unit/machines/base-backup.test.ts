@@ -2,13 +2,13 @@ import { expect, test } from "vitest";
 import { createActor, fromPromise, SimulatedClock, toPromise } from "xstate";
 import { getShortestPaths } from "xstate/graph";
 import { failure, type Outcome, ok } from "../../../src/domain/outcome.ts";
-import {
-  type BackupInput,
-  type BackupRole,
-  type BackupVerification,
-  baseBackup,
-  type MissingWal,
-} from "../../../src/machines/base-backup.machine.ts";
+import { baseBackup } from "../../../src/machines/base-backup.machine.ts";
+import type {
+  BackupInput,
+  BackupRole,
+  BackupVerification,
+  MissingWal,
+} from "../../../src/machines/base-backup-events.ts";
 import { settle } from "../../support/eventually.ts";
 import { recordedTelemetry } from "../../support/span-tree.ts";
 import { checkTransitionTable, stateName } from "../../support/transition-table.ts";
@@ -74,7 +74,9 @@ function backup(script: Script, more: Partial<BackupInput> = {}) {
   const clock = new SimulatedClock();
   const facts: string[] = [];
   const actor = createActor(machine, { id: "baseBackup", clock, input: { ...input, ...more } });
-  actor.on("*", (fact) => void facts.push(fact.type));
+  actor.on("*", (fact) => {
+    facts.push(fact.type === "backup.abandoned" ? `${fact.type}: ${fact.reason}` : fact.type);
+  });
   actor.start();
   return { actor, clock, calls, facts };
 }
@@ -117,7 +119,7 @@ test("B3: a stop during any step cancels and abandons; a second stop changes not
 test("B3: what cannot be abandoned is told, and the first reason stays", async () => {
   const { actor, facts } = backup({ copyData: lost, abandonBackup: down });
   expect(await toPromise(actor)).toMatchObject({ kind: "failed", code: "KLIO-SOURCE-DOWN" });
-  expect(facts).toEqual(["abandon.failed"]);
+  expect(facts).toEqual(["backup.abandoned: no answer"]);
 });
 
 test("B4: corruption fails the backup at once, and it is abandoned", async () => {
