@@ -300,14 +300,14 @@ export const errorTable = {
   // tier 2 and queue
   "KLIO-S3-CREDENTIALS": row(
     "fatal",
-    x.unavailable,
+    x.usage,
     g.FAILED_PRECONDITION,
     "S3CredentialsRefused",
     "check access key, secret key and session token",
   ),
   "KLIO-S3-BUCKET": row(
     "fatal",
-    x.unavailable,
+    x.usage,
     g.FAILED_PRECONDITION,
     "S3BucketMissing",
     "create the bucket or correct tier2.s3.bucket_name",

@@ -57,8 +57,10 @@ export async function setStage(options: {
   env: Environment;
   narrator: Narrator;
   stack: AsyncDisposableStack;
+  /** False: any free ports, for several stages side by side. */
+  usualPorts?: boolean;
 }): Promise<Stage> {
-  const { directory, env, narrator, stack } = options;
+  const { directory, env, narrator, stack, usualPorts = true } = options;
   const runAs = unprivileged();
   narrator.step(`starting an S3 server and PostgreSQL ${options.version} in ${directory}`);
   mkdirSync(directory, { recursive: true });
@@ -73,7 +75,7 @@ export async function setStage(options: {
     }),
   );
   await postgres.start();
-  const surroundings = await prepareSurroundings({ directory, runAs, env, postgres, s3 });
+  const surroundings = await prepareSurroundings({ directory, runAs, env, postgres, s3, usualPorts });
   for (const text of surroundings.moved) narrator.warn(text);
   const program = reachableProgram(directory, runAs);
   const { ports } = surroundings;

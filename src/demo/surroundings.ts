@@ -56,8 +56,8 @@ function isFree(port: number): Promise<boolean> {
   });
 }
 
-/** The usual ports; a busy one moves to a free one. `moved` says which. */
-async function choosePorts(env: Environment): Promise<{ ports: Ports; moved: string[] }> {
+/** The usual ports, unless any will do; a busy one moves to a free one. `moved` says which. */
+async function choosePorts(env: Environment, usual: boolean): Promise<{ ports: Ports; moved: string[] }> {
   const asked = Number(env.OTEL_EXPORTER_PROMETHEUS_PORT);
   const preferred =
     Number.isInteger(asked) && asked > 0 && asked < 65535
@@ -67,9 +67,9 @@ async function choosePorts(env: Environment): Promise<{ ports: Ports; moved: str
   const moved: string[] = [];
   for (const name of Object.keys(preferred) as (keyof Ports)[]) {
     const wanted = preferred[name];
-    if (await isFree(wanted)) continue;
+    if (usual && (await isFree(wanted))) continue;
     ports[name] = await freePort();
-    moved.push(`port ${wanted} (${name}) is busy, ${ports[name]} is used`);
+    if (usual) moved.push(`port ${wanted} (${name}) is busy, ${ports[name]} is used`);
   }
   return { ports, moved };
 }
@@ -81,10 +81,11 @@ export async function prepareSurroundings(options: {
   env: Environment;
   postgres: Pick<LocalPostgres, "dsn" | "replicationDsn">;
   s3: LocalS3;
+  usualPorts: boolean;
 }): Promise<Surroundings> {
   const { directory, postgres, s3 } = options;
   openForWalking(directory);
-  const { ports, moved } = await choosePorts(options.env);
+  const { ports, moved } = await choosePorts(options.env, options.usualPorts);
   const server = join(directory, "server");
   const sidecar = join(directory, "sidecar");
   for (const path of [server, sidecar]) mkdirSync(path, { recursive: true });

@@ -187,12 +187,7 @@ export const baseBackup = setup({
             },
             copyingTablespaces: {
               meta: { description: "snapshots of all tablespaces" },
-              invoke: {
-                id: "copyTablespaces",
-                src: "copyTablespaces",
-                input: null,
-                onDone: thenTo("copyingData"),
-              },
+              invoke: { id: "copyTablespaces", src: "copyTablespaces", input: null, onDone: thenTo("copyingData") },
             },
             copyingData: {
               meta: { description: "snapshot of the data directory" },

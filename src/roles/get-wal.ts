@@ -102,7 +102,6 @@ export async function stayBehind(options: GetWalOptions, segmentBytes: number): 
   await runPrefetchDaemon({
     ...(await fetcherOptions(options, 1)),
     spool: resolve(options.file),
-    workingDirectory: process.cwd(),
     origin: originOf(options),
     after: options.name,
     segmentBytes,

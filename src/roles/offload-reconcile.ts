@@ -92,7 +92,9 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
     // Tier 2 first: what is stored in between then shows as missing, never as held.
     const there = await opened.reader.listAll(cluster);
     const here = await store.list(cluster);
-    const wanted = (await settings.read(cluster)).sendToTier2 ?? there.files.length > 0;
+    // The setting of a cluster whose first file has just come may not be written yet.
+    const isUsed = there.files.length > 0 || parts.frontierOf(cluster).missing.length > 0;
+    const wanted = (await settings.read(cluster)).sendToTier2 ?? isUsed;
     const difference = compareTiers({
       tier1: wanted ? here : [],
       tier2: there.files,

@@ -1,15 +1,14 @@
 // The process that get-wal leaves behind while a recovery runs: keeps its connections, fetches ahead, answers the next
 // get-wal processes, and ends by itself when nobody asks any more. It is a convenience: without it each get-wal downloads its
 // own file.
-import { watch } from "node:fs";
+import { existsSync, watch } from "node:fs";
 import { serveFetches, socketPath } from "../actors/wal-fetch/fetch-socket.ts";
-import { makeSpool, removeSpool } from "../actors/wal-fetch/spool.ts";
+import { removeSpool } from "../actors/wal-fetch/spool.ts";
 import { openWalFetcher, type WalFetcherOptions } from "./wal-fetch.ts";
 
 export type PrefetchDaemonOptions = WalFetcherOptions & {
+  /** Also the working directory of this process, from which the path of the socket is short. */
   spool: string;
-  /** Working directory, from which the socket's path is said. */
-  workingDirectory: string;
   /** What requests must name to be answered. */
   origin: string;
   /** Segment that was handed out last, and the size of segments. */
@@ -26,9 +25,9 @@ const LOOK_MS = 100;
 /** Resolves when it has ended: idle, told to, the spool gone, or another one serving it. Rejects for bugs only. */
 export async function runPrefetchDaemon(options: PrefetchDaemonOptions): Promise<void> {
   const { spool, signal, log } = options;
-  const path = socketPath(spool, options.workingDirectory);
-  if (path === undefined || signal.aborted) return;
-  await makeSpool(spool);
+  const path = socketPath(spool, spool);
+  // Who left us behind has made the spool; when it is gone the recovery is over, and nothing may bring it back.
+  if (path === undefined || signal.aborted || !existsSync(spool)) return;
   let activeAt = performance.now();
   const ended = Promise.withResolvers<string>();
   await using stack = new AsyncDisposableStack();

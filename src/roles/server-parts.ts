@@ -4,6 +4,7 @@
 import type { Caller } from "../actors/grpc/handlers.ts";
 import type { AdminHandlers } from "../actors/grpc/serve-admin.actor.ts";
 import { serveAdmin } from "../actors/grpc/serve-admin.actor.ts";
+import { checkServerTls } from "../actors/grpc/serve-grpc.ts";
 import { serveWal } from "../actors/grpc/serve-wal.actor.ts";
 import { kopiaServerSpec } from "../actors/snapshots/kopia-server.ts";
 import type { KopiaRepository } from "../actors/snapshots/repository.ts";
@@ -21,7 +22,7 @@ import { type OffloadRole, startOffload } from "./offload.ts";
 import { readOnlyAdmin } from "./offload-admin.ts";
 import { ReadinessBoard } from "./server-readiness.ts";
 import { openTier1, type Tier1 } from "./server-tier1.ts";
-import { openTier2, type Tier2 } from "./server-tier2.ts";
+import { checkTier2, openTier2, type Tier2 } from "./server-tier2.ts";
 import { restoreStoredTimes } from "./stored-times.ts";
 import { superviseChild } from "./supervise.ts";
 import { whenTier2Opens } from "./tier2-patience.ts";
@@ -52,6 +53,7 @@ function passedOn(env: Environment): Record<string, string> {
 /** Opens everything. Rejects with the KlioError of what cannot be opened; what is open by then is on `parts`. */
 export async function openServer(surroundings: ServerSurroundings): Promise<void> {
   const { config, parts, log, console } = surroundings;
+  await checkServerTls(config.tls); // before anything is made
   const board = new ReadinessBoard();
   const http = await serveConsole({
     listenAddress: config.consoleListenAddress,
@@ -72,6 +74,7 @@ type Context = ServerSurroundings & { board: ReadinessBoard; tools: { kopia: str
 
 async function openBothTiers(context: Context, tier1Config: Tier1Config): Promise<void> {
   const { config, env, telemetry, log, parts, signal, board } = context;
+  if (config.tier2 !== undefined) await checkTier2(config.tier2);
   const tier1 = await openTier1({ config: tier1Config, kopia: context.tools.kopia, report: telemetry.record, log });
   parts.defer(() => tier1.store.close());
   parts.use(tier1.repository);

@@ -43,6 +43,22 @@ const baseStorage = (s3: S3Config) => ({
 });
 
 /**
+ * One look at tier 2 before anything is made on either tier. Rejects with the code of what a person must mend: key file, key,
+ * credentials, bucket. Object storage that does not answer is no reason.
+ */
+export async function checkTier2({ s3, ...keys }: Tier2Config): Promise<void> {
+  const passPhrase = await readPassPhrase(keys);
+  const objects = openObjectStore(s3);
+  try {
+    await verifyTier2Key({ objects, prefix: s3.prefix, passPhrase });
+  } catch (error) {
+    if (!(error instanceof KlioError) || error.kind !== "retryable") throw error;
+  } finally {
+    objects.close();
+  }
+}
+
+/**
  * Verifies what exists, then creates what is missing; with a wrong key nothing is touched. Rejects with KLIO-S3-DOWN when
  * object storage does not answer, with another code when a person must act.
  */

@@ -27,7 +27,14 @@ test("P1, P8: kill -9 of server, sidecar, nats-server and Kopia server loses no 
   const { signal } = new AbortController();
   const narrator = createNarrator(process.stderr);
   await using stack = new AsyncDisposableStack();
-  const stage = await setStage({ directory: dir.path, version: 16, env: process.env, narrator, stack });
+  const stage = await setStage({
+    directory: dir.path,
+    version: 16,
+    env: process.env,
+    narrator,
+    stack,
+    usualPorts: false,
+  });
   const { surroundings, program, clientEnv, runAs, postgres } = stage;
   const load = await startLoad({ dsn: postgres.dsn, sessions: 4, pauseMs: 2 });
   stack.defer(() => load.stop());

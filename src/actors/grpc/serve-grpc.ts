@@ -1,5 +1,6 @@
 // A gRPC server with mutual TLS, receive windows that suit WAL, the health service and an orderly end. The services
 // themselves are given by the callers: WAL of either tier, administration, the sidecar's local control.
+import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import type { Http2Server, ServerHttp2Session } from "node:http2";
 import {
@@ -86,10 +87,17 @@ async function credentialsOf(tls: ServerTlsFiles | undefined): Promise<ServerCre
   if (tls === undefined) return ServerCredentials.createInsecure();
   const [ca, cert, key] = await Promise.all([readPem(tls.clientCaCert), readPem(tls.cert), readPem(tls.key)]);
   try {
+    if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key)))
+      throw new Error("the key is not that of the certificate");
     return ServerCredentials.createSsl(ca, [{ private_key: key, cert_chain: cert }], true);
   } catch (cause) {
     throw new KlioError("KLIO-CERTIFICATE", `${tls.cert} and ${tls.key}: ${errorText(cause)}`, { cause });
   }
+}
+
+/** Can these files be served with? Rejects with KLIO-CERTIFICATE. */
+export async function checkServerTls(tls: ServerTlsFiles): Promise<void> {
+  await credentialsOf(tls);
 }
 
 /** ":52000" as Go programs write it means every interface. */

@@ -5,7 +5,7 @@ import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from "node:c
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { fromCallback } from "xstate";
-import { errorText } from "../../errors.ts";
+import { errorText, KlioError } from "../../errors.ts";
 import type { ChildEvent } from "../../machines/child-process.machine.ts";
 import { lineSplitter } from "./run-command.ts";
 
@@ -89,7 +89,18 @@ export function spawnTied(
 export function runChild(spec: (name: string) => ChildSpec, onGone: (name: string) => void) {
   return fromCallback<{ type: "shutdown.requested" }, { name: string }>(({ input, sendBack }) => {
     const send = (event: ChildEvent) => sendBack(event);
-    const made = spec(input.name);
+    let made: ChildSpec;
+    try {
+      made = spec(input.name);
+    } catch (error) {
+      if (!(error instanceof KlioError) || error.kind === "bug") throw error;
+      // A file that it is made from cannot be used now (a certificate being replaced): that may pass.
+      queueMicrotask(() => {
+        send({ type: "child.ended", reason: error.message });
+        onGone(input.name);
+      });
+      return;
+    }
     mkdirSync(dirname(made.lockFile), { recursive: true });
     endLeftOver(made.lockFile);
     const child = spawnTied(made.command, made.args, made.env);

@@ -60,7 +60,7 @@ export type FetchServer = AsyncDisposable & {
 };
 
 /**
- * Listens on `path`; undefined when a living prefetcher already does. A socket that a killed one left is replaced.
+ * Listens on `path`; undefined when a living prefetcher already does, or its directory is gone. A socket that a killed one left is replaced.
  * `answer` must not reject but with a bug.
  */
 export async function serveFetches(
@@ -99,10 +99,11 @@ export async function serveFetches(
   };
 }
 
-/** False when the path is in use. */
+/** False when the path is in use, or its directory is gone. */
 function listen(server: Server, path: string): Promise<boolean> {
   return new Promise((resolve, reject) => {
-    const failed = (error: NodeJS.ErrnoException) => (error.code === "EADDRINUSE" ? resolve(false) : reject(error));
+    const failed = (error: NodeJS.ErrnoException) =>
+      error.code === "EADDRINUSE" || error.code === "ENOENT" ? resolve(false) : reject(error);
     server.once("error", failed);
     server.listen(path, () => {
       server.off("error", failed);

@@ -28,6 +28,7 @@ beforeAll(async () => {
     env: process.env,
     narrator: createNarrator(process.stderr),
     stack,
+    usualPorts: false,
   });
   tablespace = join(dir.path, "fast disk");
   mkdirSync(tablespace);

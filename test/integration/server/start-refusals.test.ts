@@ -1,0 +1,265 @@
+// P11: everything that can be wrong when a server starts: one line that names it, a hint, an exit status, nothing written.
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { stringify } from "yaml";
+import { type CommandResult, runCommand } from "../../../src/actors/process/run-command.ts";
+import { findTool } from "../../../src/config/tools.ts";
+import { createKeyFiles } from "../../../src/demo/age-keys.ts";
+import { type Certificates, createCertificates } from "../../../src/demo/certificates.ts";
+import { freePort } from "../../../src/demo/local-postgres.ts";
+import { startManaged } from "../../../src/demo/managed-process.ts";
+import { type TestS3, testS3 } from "../../support/s3.ts";
+import { temporaryDirectory } from "../../support/temporary-directory.ts";
+
+const main = fileURLToPath(new URL("../../../src/main.ts", import.meta.url));
+const stack = new AsyncDisposableStack();
+let root: string;
+let certificates: Certificates;
+let storage: TestS3;
+
+beforeAll(async () => {
+  root = stack.use(await temporaryDirectory()).path;
+  certificates = await createCertificates(join(root, "tls"), { clusters: ["alpha"] });
+  storage = stack.use(await testS3(join(root, "s3")));
+}, 60_000);
+afterAll(() => stack.disposeAsync(), 60_000);
+
+type Document = {
+  tls: Record<string, string>;
+  tier1: Record<string, unknown>;
+  tier2: { s3: Record<string, unknown> } & Record<string, unknown>;
+  queue_directory: string;
+  console_listen_address: string;
+};
+type Place = { directory: string; document: Document };
+
+let places = 0;
+/** A directory of its own with the configuration of a server that would start. */
+async function place(): Promise<Place> {
+  places += 1;
+  const directory = join(root, `place-${places}`);
+  mkdirSync(directory);
+  const keys = (tier: string) => createKeyFiles(join(directory, "keys"), tier);
+  const [keys1, keys2] = [await keys("tier1"), await keys("tier2")];
+  const listen = async () => `127.0.0.1:${await freePort()}`;
+  const { endpoint, region, accessKeyId, secretAccessKey, bucketName } = storage.settings;
+  const document: Document = {
+    tls: {
+      cert: certificates.server.cert,
+      key: certificates.server.key,
+      client_ca_cert: certificates.caCert,
+    },
+    tier1: {
+      encryption_key_file: keys1.encryptionKeyFile,
+      identity_file: keys1.identityFile,
+      base: {
+        cache: join(directory, "data/cache1"),
+        repository: join(directory, "data/base"),
+        listen_address: await listen(),
+      },
+      wal: { path: join(directory, "data/wal"), listen_address: await listen() },
+    },
+    tier2: {
+      encryption_key_file: keys2.encryptionKeyFile,
+      identity_file: keys2.identityFile,
+      base_listen_address: await listen(),
+      wal_listen_address: await listen(),
+      cache: join(directory, "data/cache2"),
+      s3: {
+        enabled: true,
+        bucket_name: bucketName,
+        region,
+        endpoint,
+        prefix: `place-${places}`,
+        access_key_id: accessKeyId,
+        secret_access_key: secretAccessKey,
+      },
+    },
+    queue_directory: join(directory, "data/queue"),
+    console_listen_address: await listen(),
+  };
+  return { directory, document };
+}
+
+function command({ directory, document }: Place, args: readonly string[]) {
+  const file = join(directory, "klio.yaml");
+  writeFileSync(file, stringify(document), { mode: 0o600 });
+  return {
+    command: process.execPath,
+    args: [main, "--config", file, "server", "start", "--socket-path", join(directory, "admin.sock"), ...args],
+    env: {
+      PATH: process.env.PATH ?? "",
+      HOME: directory,
+      TMPDIR: directory,
+      KLIO_KOPIA: findTool("kopia", process.env),
+      KLIO_NATS_SERVER: findTool("nats-server", process.env),
+    },
+  };
+}
+
+async function start(where: Place, args: readonly string[] = []): Promise<CommandResult & { error: string }> {
+  const result = await runCommand({ ...command(where, args), signal: AbortSignal.timeout(90_000) });
+  const lines = result.stderr.split("\n").filter((line) => /^(Error|Hint|Warning| {2})/.test(line));
+  return { ...result, error: lines.join("\n") };
+}
+
+/** Nothing of tier 1 was made. */
+function isUntouched({ directory }: Place): boolean {
+  const data = join(directory, "data");
+  return !existsSync(data) || readdirSync(data).every((name) => /^cache/.test(name));
+}
+
+const s3Of = ({ document }: Place) => document.tier2.s3;
+
+async function objectsBelow(prefix: string): Promise<number> {
+  const found = await storage.objects.list(`${prefix}/`);
+  return found.kind === "ok" ? found.value.length : -1;
+}
+
+test("KLIO-CONFIG: every fault of the file is told at once, with key and value", async () => {
+  const where = await place();
+  Object.assign(where.document, { console_listen_address: "nowhere" });
+  Object.assign(where.document.tier1, { identity_file: "" });
+  (where.document as Record<string, unknown>).tls = { cert: "a", client_ca_cert: "b" };
+  Object.assign(where.document, { surprise: 1 });
+  const { code, stderr } = await start(where);
+  expect(code).toBe(64);
+  for (const text of ["console_listen_address", "nowhere", "tier1.identity_file", "tls.key"])
+    expect(stderr).toContain(text);
+  expect(isUntouched(where)).toBe(true);
+});
+
+test("KLIO-KEY-FILE: a key file that is missing, unreadable, or for another identity", async () => {
+  const missing = await place();
+  Object.assign(missing.document.tier1, { encryption_key_file: join(missing.directory, "nothing.age") });
+  const gone = await start(missing);
+  expect([gone.code, gone.error]).toEqual([64, expect.stringMatching(/^Error: .*nothing\.age.*\nHint: /)]);
+  expect(isUntouched(missing)).toBe(true);
+
+  const foreign = await place();
+  const other = await createKeyFiles(join(foreign.directory, "other"), "other");
+  Object.assign(foreign.document.tier1, { identity_file: other.identityFile });
+  const wrong = await start(foreign);
+  expect([wrong.code, wrong.error]).toEqual([64, expect.stringMatching(/^Error: .*tier1\.age.*\nHint: /)]);
+  expect(isUntouched(foreign)).toBe(true);
+
+  const open = await place();
+  chmodSync(String(open.document.tier1.identity_file), 0o644);
+  const readable = await start(open);
+  expect([readable.code, readable.error]).toEqual([64, expect.stringMatching(/^Error: .*tier1\.identity.*\nHint: /)]);
+});
+
+test("KLIO-CERTIFICATE: a certificate that is missing, or a key that is not its own", async () => {
+  const missing = await place();
+  missing.document.tls.cert = join(missing.directory, "nothing.crt");
+  const gone = await start(missing);
+  expect([gone.code, gone.error]).toEqual([64, expect.stringMatching(/^Error: .*nothing\.crt.*\nHint: /)]);
+  const crossed = await place();
+  crossed.document.tls.key = certificates.client("alpha").key;
+  const wrong = await start(crossed);
+  expect([wrong.code, wrong.error]).toEqual([64, expect.stringMatching(/^Error: .*\nHint: /)]);
+});
+
+test("KLIO-PORT-BUSY: any port that is taken is named", async () => {
+  const taken = createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => taken.once("listening", resolve));
+  const address = taken.address();
+  const port = typeof address === "object" && address !== null ? address.port : 0;
+  try {
+    const busy = `127.0.0.1:${port}`;
+    const wal = await place();
+    (wal.document.tier1.wal as Record<string, string>).listen_address = busy;
+    const base = await place();
+    (base.document.tier1.base as Record<string, string>).listen_address = busy;
+    const console = await place();
+    console.document.console_listen_address = busy;
+    for (const where of [wal, base, console]) {
+      const { code, error } = await start(where);
+      expect([code, error]).toEqual([69, expect.stringMatching(new RegExp(`^Error: .*${port}.*\\nHint: `))]);
+    }
+    expect(isUntouched(console)).toBe(true);
+  } finally {
+    taken.close();
+  }
+}, 60_000);
+
+test("wrong S3 credentials, a missing bucket: the start ends, and neither tier was written", async () => {
+  const denied = await place();
+  s3Of(denied).secret_access_key = "wrong";
+  const refused = await start(denied, ["--tier2"]);
+  expect([refused.code, refused.error]).toEqual([64, expect.stringMatching(/^Error: .*\nHint: check access key/)]);
+  expect(refused.error).not.toContain(String(storage.settings.secretAccessKey));
+
+  const missing = await place();
+  s3Of(missing).bucket_name = "no-such-bucket";
+  const absent = await start(missing, ["--tier2"]);
+  expect([absent.code, absent.error]).toEqual([64, expect.stringMatching(/^Error: .*no-such-bucket.*\nHint: /)]);
+  for (const where of [denied, missing]) {
+    expect(isUntouched(where)).toBe(true);
+    expect(await objectsBelow(String(s3Of(where).prefix))).toBe(0);
+  }
+}, 60_000);
+
+test("a serving server: its data directory is refused to a second one, and so is another key", async () => {
+  const where = await place();
+  const first = await startManaged({
+    name: "server",
+    ...command(where, ["--tier2"]),
+    runAs: {},
+    cwd: where.directory,
+    logFile: join(where.directory, "server.log"),
+    isReady: async () => {
+      try {
+        const response = await fetch(`http://${where.document.console_listen_address}/readyz`);
+        await response.body?.cancel();
+        return response.ok;
+      } catch {
+        return false; // it does not listen yet
+      }
+    },
+    readyWithinMs: 60_000,
+    tell: () => undefined,
+  });
+  try {
+    const fresh = await place();
+    const second: Place = {
+      directory: fresh.directory,
+      document: {
+        ...fresh.document,
+        tier1: { ...where.document.tier1 },
+        queue_directory: where.document.queue_directory,
+      },
+    };
+    for (const section of ["base", "wal"] as const)
+      second.document.tier1[section] = {
+        ...(where.document.tier1[section] as object),
+        listen_address: `127.0.0.1:${await freePort()}`,
+      };
+    const locked = await start(second);
+    expect([locked.code, locked.error]).toEqual([69, expect.stringMatching(/^Error: .*data\/wal.*\nHint: /)]);
+  } finally {
+    expect(await first.stop()).toBe(0);
+  }
+  // What is stored opens with its own key only; nothing is made anew beside it.
+  const other = await createKeyFiles(join(where.directory, "other"), "other");
+  const before = readdirSync(join(where.directory, "data/wal"));
+  const own = { ...where.document.tier1 };
+  where.document.tier1.encryption_key_file = other.encryptionKeyFile;
+  where.document.tier1.identity_file = other.identityFile;
+  const foreign = await start(where);
+  expect([foreign.code, foreign.error]).toEqual([64, expect.stringMatching(/^Error: .*\nHint: /)]);
+  expect(readdirSync(join(where.directory, "data/wal"))).toEqual(before);
+  // Half a tier is no new tier: a volume may not be mounted.
+  where.document.tier1 = own;
+  mkdirSync(join(where.directory, "data/wal/alpha"));
+  rmSync(join(where.directory, "data/base"), { recursive: true });
+  const half = await start(where);
+  expect([half.code, half.error]).toEqual([
+    69,
+    expect.stringMatching(/^Error: tier 1 has WAL but no base backups.*\nHint: /),
+  ]);
+  expect(existsSync(join(where.directory, "data/base"))).toBe(false);
+}, 120_000);
