@@ -15,6 +15,8 @@ export type Fact =
   | { type: "relay.verified"; cluster: string; backup: string }
   | { type: "relay.corrupt"; cluster: string; backup: string; reason: string }
   | { type: "relay.finished"; cluster: string; backup: string }
+  /** The queue delivered a task once more. */
+  | { type: "task.redelivered"; stream: string }
   /** A fresh backup was read back; `coverage`: share of its file contents that was read, 0 … 1. */
   | { type: "backup.verified"; coverage: number }
   /** A supervised child process ended unexpectedly and is started again. */

@@ -193,7 +193,7 @@ class Offload implements OffloadRole {
 
   #startQueue(kind: TaskKind, actors: Parameters<typeof offloadQueue.provide>[0]["actors"]) {
     const { telemetry, log, queue } = this.#parts;
-    const source = taskSource({ queue, kind, log, random: Math.random });
+    const source = taskSource({ queue, kind, report: telemetry.record, log, random: Math.random });
     const machine = offloadQueue.provide({ actors: { ...actors, taskSource: source } });
     const actor: Actor<typeof offloadQueue> = telemetry.start(machine, {
       id: `offloadQueue/${kind}`,

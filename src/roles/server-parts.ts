@@ -198,6 +198,11 @@ async function serveBase(context: Context, repository: KopiaRepository, listenAd
   parts.defer(() => child.stop());
   child.failed.then((error) => context.failed(failureOf(error)));
   const required = tier === "tier1" || context.config.tier1 === undefined;
+  // One series without attributes: of the repository that backups are written to.
+  if (required) {
+    const stop = telemetry.observe("klio.base.uptime", () => [{ value: child.uptimeSeconds() }]);
+    parts.defer(() => void stop());
+  }
   board.add(`base repository ${tierText(tier)}`, () => ({ ready: child.isReady(), detail: listenAddress }), {
     required,
   });

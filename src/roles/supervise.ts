@@ -11,6 +11,8 @@ export type SupervisedChild = {
   /** Process id, 0 while it is down. */
   pid(): number;
   isReady(): boolean;
+  /** Since the running process became ready; 0 while none is. */
+  uptimeSeconds(): number;
   /** Resolves with the reason when the child was given up; never otherwise. */
   readonly failed: Promise<KlioError>;
   /** Resolves when the process is gone. Safe to call twice. */
@@ -57,7 +59,9 @@ export async function superviseChild(options: {
     given.resolve(error);
     ready.reject(error);
   };
+  let readyAtMs = 0;
   actor.on("child.ready", () => {
+    readyAtMs = performance.now();
     log.info("child.ready", `${name} is ready`, { child: name, pid: actor.getSnapshot().context.pid });
     ready.resolve();
   });
@@ -91,13 +95,15 @@ export async function superviseChild(options: {
   } finally {
     options.signal.removeEventListener("abort", aborted);
   }
+  const isReady = () => {
+    const { value } = actor.getSnapshot();
+    return typeof value === "object" && value.running === "ready";
+  };
   return {
     name,
     pid: () => actor.getSnapshot().context.pid,
-    isReady: () => {
-      const { value } = actor.getSnapshot();
-      return typeof value === "object" && value.running === "ready";
-    },
+    isReady,
+    uptimeSeconds: () => (isReady() ? (performance.now() - readyAtMs) / 1000 : 0),
     failed: given.promise,
     stop,
   };

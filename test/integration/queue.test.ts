@@ -6,6 +6,7 @@ import { createActor, setup } from "xstate";
 import { dropDeadLetter, listDeadLetters, retryDeadLetter } from "../../src/actors/jetstream/dead-letters.ts";
 import { openQueue, type Queue } from "../../src/actors/jetstream/queue.ts";
 import { taskSource } from "../../src/actors/jetstream/task-source.actor.ts";
+import type { Fact } from "../../src/domain/facts.ts";
 import type { OffloadTask } from "../../src/domain/offload-task.ts";
 import type { QueueCommand } from "../../src/domain/task-scheduling.ts";
 import type { TaskKind } from "../../src/wire/subject.ts";
@@ -19,9 +20,11 @@ const wal = (n: number) => `0000000100000000${n.toString(16).toUpperCase().padSt
 /** The source with a parent that writes down what it hears. */
 function listen(queue: Queue, kind: TaskKind, log = testLog(), window = Number.POSITIVE_INFINITY) {
   const events: ({ type: "task.received"; task: OffloadTask } | { type: "tasks.forgotten" })[] = [];
+  const facts: Fact[] = [];
+  const report = (fact: Fact) => void facts.push(fact);
   const machine = setup({
     types: { events: {} as (typeof events)[number] | QueueCommand },
-    actors: { taskSource: taskSource({ queue, kind, log, random: () => 0.5 }) },
+    actors: { taskSource: taskSource({ queue, kind, report, log, random: () => 0.5 }) },
   }).createMachine({
     invoke: { id: "taskSource", src: "taskSource", input: { queue: kind } },
     on: {
@@ -37,7 +40,7 @@ function listen(queue: Queue, kind: TaskKind, log = testLog(), window = Number.P
   const actor = createActor(machine, { id: "parent" }).start();
   const command = (event: QueueCommand) => actor.getSnapshot().children.taskSource?.send(event);
   const tasks = () => events.flatMap((event) => (event.type === "task.received" ? [event.task] : []));
-  return { actor, command, tasks, events, log };
+  return { actor, command, tasks, events, facts, log };
 }
 
 test("a task is kept once, handed out with its size and trace, and gone when acknowledged", async () => {
@@ -88,6 +91,7 @@ test("without room nothing is taken; what is given back comes again", async () =
       .filter(({ name }) => name === wal(1))
       .map(({ deliveries }) => deliveries),
   ).toEqual([1, 2]);
+  expect(source.facts).toEqual([{ type: "task.redelivered", stream: "klio-wal-stream" }]);
   source.actor.stop();
   // A stop gives back what was in hand: it is not lost until its wait is over.
   const again = listen(queue, "wal");

@@ -2,6 +2,7 @@
 // get a heartbeat until they are settled; a stop gives back what is not.
 import type { ConsumerMessages, JsMsg } from "nats";
 import { fromCallback } from "xstate";
+import type { Report } from "../../domain/facts.ts";
 import type { Log } from "../../domain/log.ts";
 import type { OffloadTask } from "../../domain/offload-task.ts";
 import type { QueueCommand } from "../../domain/task-scheduling.ts";
@@ -32,10 +33,10 @@ const UNKNOWN_BYTES = 16 << 20;
 
 type InHand = { message: JsMsg; content: WalMessage | BackupMessage; task: OffloadTask };
 
-export type TaskSourceOptions = { queue: Queue; kind: TaskKind; log: Log; random: () => number };
+export type TaskSourceOptions = { queue: Queue; kind: TaskKind; report: Report; log: Log; random: () => number };
 
 /** Actor logic for `offloadQueue.taskSource`. */
-export function taskSource({ queue, kind, log, random }: TaskSourceOptions) {
+export function taskSource({ queue, kind, report, log, random }: TaskSourceOptions) {
   return fromCallback<QueueCommand, { queue: string }>(({ sendBack, receive }) => {
     const inHand = new Map<number, InHand>();
     let room = 0;
@@ -121,6 +122,7 @@ export function taskSource({ queue, kind, log, random }: TaskSourceOptions) {
           spread: random(),
           ...(kind === "backup" && { backup: backupTaskOf(content as BackupMessage) }),
         };
+        if (task.deliveries > 1) report({ type: "task.redelivered", stream: queue.names.stream[kind] });
         inHand.set(task.id, { message, content, task });
         sendBack({ type: "task.received", task });
       } catch (error) {
