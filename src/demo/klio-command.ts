@@ -28,7 +28,11 @@ export function tryKlio(command: KlioCommand): Promise<CommandResult> {
 
 /** Its stdout. Rejects with KLIO-CHILD-FAILED, which quotes the end of its stderr. */
 export async function klio(command: KlioCommand): Promise<string> {
-  const result = await tryKlio(command);
+  return outputOf(command, await tryKlio(command));
+}
+
+/** The stdout of a command that ended well; throws as `klio` rejects. */
+export function outputOf(command: Pick<KlioCommand, "args">, result: CommandResult): string {
   if (result.code === 0) return result.stdout;
   const how = result.code === undefined ? `was ended by ${result.signal}` : `ended with exit status ${result.code}`;
   const said = result.stderr.trim().split("\n").slice(-4).join("\n");

@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { errorText, KlioError } from "../errors.ts";
+import { descendantsOf, isRunning, killHard } from "./process-tree.ts";
 import { giveTo, isReachableByAll, linkTree, type RunAs, unprivileged } from "./run-as.ts";
 
 export type PostgresVersion = 15 | 16 | 17 | 18;
@@ -39,7 +40,7 @@ export interface LocalPostgres extends AsyncDisposable {
   /** Resolves when connections are accepted (also by a hot standby). Rejects with the end of the log. */
   start(): Promise<void>;
   stop(mode?: "fast" | "immediate"): Promise<void>;
-  /** SIGKILL to the postmaster; resolves when it and its children are gone. */
+  /** SIGKILL to the postmaster and its children; resolves when they are gone. */
   kill(): Promise<void>;
   query(sql: string, values?: unknown[]): Promise<Record<string, unknown>[]>;
 }
@@ -211,10 +212,13 @@ class Postgres implements LocalPostgres {
 
   async kill(): Promise<void> {
     const { pid } = this;
+    // Each of its children leads a process group of its own, and would live on for a moment.
+    const children = pid === undefined ? [] : descendantsOf(pid);
     this.child?.kill("SIGKILL");
+    for (const child of children) killHard(child.pid);
     await this.gone;
-    // Its children notice within a moment; the data directory must not be touched before.
-    if (pid !== undefined) await groupGone(pid);
+    // The data directory must not be touched before.
+    while (children.some((child) => isRunning(child.pid))) await new Promise((resolve) => setTimeout(resolve, 20));
   }
 
   async query(sql: string, values: unknown[] = []): Promise<Record<string, unknown>[]> {
@@ -231,18 +235,5 @@ class Postgres implements LocalPostgres {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.pid !== undefined) await this.stop("immediate");
-  }
-}
-
-/** Resolves when no process of the group is left. */
-async function groupGone(group: number): Promise<void> {
-  for (;;) {
-    try {
-      process.kill(-group, 0);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ESRCH") return;
-      throw error;
-    }
-    await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

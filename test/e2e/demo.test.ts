@@ -59,6 +59,26 @@ test("P3: the demo loses nothing from either tier and leaves nothing behind", as
   expect(await demoDirectories()).toEqual(before);
 });
 
+test("P4: S3 that dies while the backup is relayed is told of, commits go on, and both tiers lose nothing", async () => {
+  await using dir = await temporaryDirectory();
+  const directory = join(dir.path, "demo");
+  let isKilled = false;
+  const result = await demo(["--once", "--json", "--dir", directory, "--pg-version", "18"], {
+    onLine: (_, line) => {
+      if (isKilled || !line.includes("relay of the backup")) return;
+      isKilled = true;
+      const { s3 } = JSON.parse(readFileSync(join(directory, "endpoints.json"), "utf8")) as { s3: { pid: number } };
+      process.kill(s3.pid, "SIGKILL");
+    },
+  });
+  expect(result.code, result.stderr).toBe(0);
+  expect(result.stderr).toMatch(/the S3 server is gone: tier 2 waits, WAL reception and commits go on/);
+  const figures = JSON.parse(result.stdout) as DemoFigures;
+  expect(figures).toMatchObject({ ok: true, tier1: { commitsLost: 0 }, tier2: { commitsLost: 0 } });
+  const [fault = ""] = figures.faults;
+  expect(Number(/(\d+) commits were acknowledged meanwhile/.exec(fault)?.[1])).toBeGreaterThan(0);
+});
+
 test("Ctrl-C in the middle of the backup ends every process, and keeps the directory that was named", async () => {
   await using dir = await temporaryDirectory();
   const directory = join(dir.path, "demo");

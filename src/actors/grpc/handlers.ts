@@ -8,6 +8,8 @@ import { statusOf } from "./classify.ts";
 /** What all kinds of server calls have in common. */
 export type Call = Pick<ServerUnaryCall<unknown, unknown>, "cancelled" | "metadata" | "getAuthContext"> & {
   once(event: string, listener: () => void): unknown;
+  on(event: string, listener: () => void): unknown;
+  off(event: string, listener: () => void): unknown;
 };
 
 export type Caller = { user: string; cluster: string };
@@ -101,7 +103,12 @@ export function serverStream<Request, Response>(
 
 function drained(call: Call): Promise<void> {
   if (call.cancelled) return Promise.resolve();
+  const events = ["drain", "cancelled", "close"];
   return new Promise((resolve) => {
-    for (const event of ["drain", "cancelled", "close"]) call.once(event, resolve);
+    const done = () => {
+      for (const event of events) call.off(event, done);
+      resolve();
+    };
+    for (const event of events) call.on(event, done);
   });
 }

@@ -2,7 +2,7 @@
 import { type BackupMetadata, parseBackupMetadata } from "../../domain/backup-metadata.ts";
 import { failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
 import { type CatalogueEntry, metadataEntry, type Run, runsOf, wholeBackup } from "../../domain/snapshot-catalogue.ts";
-import type { StoredBackup } from "../../domain/snapshots.ts";
+import type { SnapshotInfo, StoredBackup } from "../../domain/snapshots.ts";
 import type { CommandResult } from "../process/run-command.ts";
 import { failureOfCommand, type Peer } from "./classify.ts";
 import { catalogueEntry, parseManifests } from "./manifest.ts";
@@ -34,6 +34,18 @@ export async function readCatalogue(
   } catch (error) {
     return failureOf(error);
   }
+}
+
+const lastingKey = (one: SnapshotInfo) => `${one.user}@${one.cluster}:${one.path} ${one.startTimeMs}`;
+
+/** Those of the snapshots that are still stored, under the ids that they have now: taking a pin off gives them new ones. */
+export function stillStored(entries: readonly CatalogueEntry[], snapshots: readonly SnapshotInfo[]): SnapshotInfo[] {
+  const current = new Map(entries.map((entry) => [lastingKey(entry), entry.id]));
+  const ids = new Set(entries.map(({ id }) => id));
+  return snapshots.flatMap((one) => {
+    const id = ids.has(one.id) ? one.id : current.get(lastingKey(one));
+    return id === undefined ? [] : [{ ...one, id }];
+  });
 }
 
 /** Metadata that were read from snapshots, by the snapshot's content; they never change. */

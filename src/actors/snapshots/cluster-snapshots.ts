@@ -14,7 +14,7 @@ import type {
   VerifyOptions,
 } from "../../domain/snapshots.ts";
 import type { CommandResult } from "../process/run-command.ts";
-import { type MetadataCache, type Runner, readBackups, readCatalogue } from "./catalogue.ts";
+import { type MetadataCache, type Runner, readBackups, readCatalogue, stillStored } from "./catalogue.ts";
 import { failureOfCommand } from "./classify.ts";
 import { formatDescription } from "./description.ts";
 import { type Kopia, runKopia } from "./kopia.ts";
@@ -22,7 +22,7 @@ import { type LinkDirectory, makeLinkDirectory } from "./link-directory.ts";
 import { catalogueEntry, manifestFault, parseManifests } from "./manifest.ts";
 import { parseProgress } from "./progress.ts";
 import { syncDirectories, syncEntry } from "./sync-tree.ts";
-import { verifySnapshots } from "./verify.ts";
+import { type VerifyRun, verifySnapshots } from "./verify.ts";
 
 type Parts = {
   tier: TierName;
@@ -175,16 +175,37 @@ export class KopiaClusterSnapshots implements ClusterSnapshots {
   async restore(
     snapshot: SnapshotInfo,
     destination: string,
-    { parallel = 8, signal, onProgress }: RestoreOptions = {},
+    options: RestoreOptions = {},
   ): Promise<Outcome<{ bytes: number; files: number }>> {
-    const result = await this.run(
+    let result = await this.restoreId(snapshot.id, destination, options);
+    // An id that is not found may have been replaced since it was listed; nothing was written then.
+    if (!result.aborted && /not found/.test(result.stderr)) {
+      const entries = await readCatalogue(this.runner, { incomplete: false });
+      if (entries.kind !== "ok") return entries;
+      const [current] = stillStored(entries.value, [snapshot]);
+      if (current !== undefined && current.id !== snapshot.id)
+        result = await this.restoreId(current.id, destination, options);
+    }
+    const what = `cannot restore ${snapshot.content} of backup ${snapshot.backup}`;
+    if (result.aborted || result.code !== 0) return failureOfCommand(result, "server", what);
+    // The program fsyncs files, not the directories that name them.
+    await (snapshot.content === "controldata" ? syncEntry(destination) : syncDirectories(destination));
+    return ok({ bytes: snapshot.bytes, files: snapshot.files });
+  }
+
+  private restoreId(
+    id: string,
+    destination: string,
+    { parallel = 8, signal, onProgress }: RestoreOptions,
+  ): Promise<CommandResult> {
+    return this.run(
       [
         "restore",
         `--parallel=${parallel}`,
         "--flush-files",
         "--no-overwrite-directories",
         ...PROGRESS,
-        snapshot.id,
+        id,
         destination,
       ],
       {
@@ -195,15 +216,12 @@ export class KopiaClusterSnapshots implements ClusterSnapshots {
         },
       },
     );
-    const what = `cannot restore ${snapshot.content} of backup ${snapshot.backup}`;
-    if (result.aborted || result.code !== 0) return failureOfCommand(result, "server", what);
-    // The program fsyncs files, not the directories that name them.
-    await (snapshot.content === "controldata" ? syncEntry(destination) : syncDirectories(destination));
-    return ok({ bytes: snapshot.bytes, files: snapshot.files });
   }
 
   verify(snapshots: readonly SnapshotInfo[], options: VerifyOptions): Promise<Outcome<{ corrupt: string[] }>> {
-    return verifySnapshots((args, more) => this.run(args, more), "server", snapshots, options);
+    const run: VerifyRun = (args, more) => this.run(args, more);
+    const list = () => readCatalogue(this.runner, { incomplete: false });
+    return verifySnapshots({ run, list, peer: "server" }, snapshots, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

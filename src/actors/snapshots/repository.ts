@@ -13,13 +13,13 @@ import type {
   VerifyOptions,
 } from "../../domain/snapshots.ts";
 import type { CommandResult } from "../process/run-command.ts";
-import { type MetadataCache, type Runner, readBackups, readCatalogue } from "./catalogue.ts";
+import { type MetadataCache, type Runner, readBackups, readCatalogue, stillStored } from "./catalogue.ts";
 import { failureOfCommand, type Peer } from "./classify.ts";
 import { borrowConnection, copySnapshots } from "./copy-backup.ts";
 import { type Kopia, kopiaEnvironment, runKopia } from "./kopia.ts";
 import { type RepositoryUsers, repositoryUser } from "./repository-user.ts";
 import { type SnapshotStorage, storageEnvironment, storagePeer } from "./storage.ts";
-import { verifySnapshots } from "./verify.ts";
+import { type VerifyRun, verifySnapshots } from "./verify.ts";
 
 /** Ids on one command line. */
 const BATCH = 200;
@@ -130,7 +130,9 @@ export class KopiaRepository implements SnapshotRepository {
   }
 
   verify(snapshots: readonly SnapshotInfo[], options: VerifyOptions): Promise<Outcome<{ corrupt: string[] }>> {
-    return verifySnapshots((args, more) => this.run(args, { ...more, config: "cold" }), this.peer, snapshots, options);
+    const run: VerifyRun = (args, more) => this.run(args, { ...more, config: "cold" });
+    const list = () => readCatalogue(this.runner, { incomplete: false });
+    return verifySnapshots({ run, list, peer: this.peer }, snapshots, options);
   }
 
   async copyBackupTo(
@@ -178,12 +180,7 @@ export class KopiaRepository implements SnapshotRepository {
     if (this.readOnly) return failure("KLIO-READ-ONLY", `cannot ${verb} snapshots: ${this.tier} is read-only`);
     const entries = await readCatalogue(this.runner, { incomplete: true });
     if (entries.kind !== "ok") return entries;
-    const key = (one: SnapshotInfo) => `${one.user}@${one.cluster}:${one.path} ${one.startTimeMs}`;
-    const current = new Map(entries.value.map((entry) => [key(entry), entry.id]));
-    const stored = new Set(entries.value.map(({ id }) => id));
-    const ids = snapshots
-      .map((one) => (stored.has(one.id) ? one.id : current.get(key(one))))
-      .filter((id) => id !== undefined);
+    const ids = stillStored(entries.value, snapshots).map(({ id }) => id);
     for (let at = 0; at < ids.length; at += BATCH) {
       const result = await this.run(argsOf(ids.slice(at, at + BATCH)));
       if (result.code !== 0) return failureOfCommand(result, this.peer, `cannot ${verb} snapshots`);

@@ -284,7 +284,13 @@ test("a pin is taken off, and the server tells its clients", async () => {
   unwrap(await server.repository.unpin(stored.snapshots, "klio.io/tier2"));
   const [now] = unwrap(await alpha.backups());
   expect(now?.snapshots.map(({ pins }) => pins)).toEqual([[], [], []]);
-  // The ids have changed; what is asked under the old ones still finds its snapshots.
+  // The ids have changed; what is asked under the old ones still finds its snapshots: a restore and a verification that
+  // began before are neither refused nor told of damage.
+  expect(now?.snapshots.some(({ id }) => stored.snapshots.some((one) => one.id === id))).toBe(false);
+  for (const one of stored.snapshots) unwrap(await alpha.restore(one, join(dir.path, "restored", one.content)));
+  expect(readdirSync(join(dir.path, "restored")).sort()).toEqual(["controldata", "metadata", "pgdata"]);
+  for (const verifier of [alpha, server.repository])
+    expect(unwrap(await verifier.verify(stored.snapshots, { percent: 100 }))).toEqual({ corrupt: [] });
   unwrap(await server.repository.delete(stored.snapshots));
   unwrap(await server.repository.delete(stored.snapshots));
   expect(unwrap(await alpha.list())).toEqual([]);
