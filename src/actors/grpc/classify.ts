@@ -25,7 +25,6 @@ export function statusOf(error: unknown): StatusReply {
 const foreignStatus: Readonly<Record<number, ErrorCode>> = {
   [status.CANCELLED]: "KLIO-SERVER-DOWN", // our own cancellations never come here
   [status.DEADLINE_EXCEEDED]: "KLIO-SERVER-DOWN",
-  [status.UNAVAILABLE]: "KLIO-SERVER-DOWN",
   [status.INTERNAL]: "KLIO-SERVER-DOWN", // a broken stream, or a store that failed: the segment is sent again
   [status.UNKNOWN]: "KLIO-SERVER-DOWN",
   [status.ABORTED]: "KLIO-WAL-BUSY",
@@ -46,16 +45,25 @@ function isCode(text: string): text is ErrorCode {
   return Object.hasOwn(errorTable, text);
 }
 
+/** What the gRPC library wraps around the cause that it was given. */
+function plainDetails(details: string): string {
+  return details
+    .replace(/^No connection established\. Last error: (Error: )?/, "")
+    .replace(/\.? ?Resolution note: ?$/, "");
+}
+
 /** The KlioError for what a call ended with. `peer` names whom it was said by, in the message of a transport failure. */
 function errorOf(error: ServiceError, peer: string): KlioError {
   const sent = String(error.metadata?.get(CODE_KEY)[0] ?? "");
-  const details = error.details || errorText(error);
+  const details = plainDetails(error.details || errorText(error));
   if (isCode(sent)) {
     const hint = String(error.metadata.get(HINT_KEY)[0] ?? "");
     return new KlioError(sent, details, { cause: error, ...(hint !== "" && { hint }) });
   }
   if (error.code === status.UNAVAILABLE && HANDSHAKE.test(details))
     return new KlioError("KLIO-SERVER-REFUSED", `no secure connection to ${peer}: ${details}`, { cause: error });
+  if (error.code === status.UNAVAILABLE)
+    return new KlioError("KLIO-SERVER-DOWN", `${peer} does not answer: ${details}`, { cause: error });
   const code = foreignStatus[error.code] ?? "KLIO-SERVER-DOWN";
   return new KlioError(code, `${peer} answered ${status[error.code] ?? error.code}: ${details}`, { cause: error });
 }
