@@ -5,11 +5,13 @@ import { serveSidecar } from "../actors/grpc/serve-sidecar.actor.ts";
 import type { ClientConfig, Environment } from "../config/config.ts";
 import { createConsole } from "../console/console.ts";
 import { serveConsole } from "../console/serve-console.actor.ts";
+import { defaultBackupName, requireBackupName } from "../domain/backup-name.ts";
 import type { Log } from "../domain/log.ts";
 import { type Failure, failureOf, type Outcome, ok } from "../domain/outcome.ts";
 import { errorTable, errorText, exitStatus, KlioError } from "../errors.ts";
 import { role } from "../machines/role.machine.ts";
 import { startTelemetry, type Telemetry } from "../telemetry/telemetry.ts";
+import { openBackupHistory } from "./backup-history.ts";
 import { commandLog } from "./command-log.ts";
 import { type BackupRunner, sidecarControl } from "./sidecar-control.ts";
 import { startWalStream } from "./wal-stream.ts";
@@ -91,13 +93,29 @@ async function openParts(
   },
 ): Promise<void> {
   const { config, telemetry, log, parts, control, consoleListenAddress } = options;
+  // First of all: until then the metrics know nothing of the backups before this process.
+  const history =
+    control === undefined
+      ? undefined
+      : await openBackupHistory(`${control.socketPath}.backups`, { config, env: options.env, telemetry, log });
   const stream = await startWalStream({ config, telemetry, log, primary: options.primary });
   parts.defer(() => stream.stop());
   const bug = (error: unknown) => options.failed({ kind: "fatal", code: "KLIO-BUG", reason: errorText(error) });
   stream.ended.catch(bug);
-  if (control !== undefined) {
+  if (control !== undefined && history !== undefined) {
     const { socketPath } = control;
-    const handlers = sidecarControl({ streamStatus: stream.status, runBackup: control.backups({ telemetry, log }) });
+    const run = control.backups({ telemetry, log });
+    const runBackup: BackupRunner = (request, onStep, signal) => {
+      const name = requireBackupName(request.name === "" ? defaultBackupName(Date.now()) : request.name);
+      return history.during(name, () => run({ ...request, name }, onStep, signal));
+    };
+    const handlers = sidecarControl({ streamStatus: stream.status, runBackup });
+    const learning = new AbortController();
+    const learned = history.learn(learning.signal).catch(bug);
+    parts.defer(() => {
+      learning.abort();
+      return learned;
+    });
     const server = await serveSidecar({ socketPath, handlers, interceptors: telemetry.serverInterceptors(), log });
     parts.defer(() => server.close(CONTROL_GRACE_MS));
     parts.defer(() => handlers.stop());

@@ -256,8 +256,8 @@ test("KLIO-BACKUP-UNKNOWN, KLIO-BACKUP-CORRUPT: verify tells sound, unknown and 
   expect(packs.length).toBeGreaterThan(0);
   for (const path of packs) {
     const bytes = readFileSync(join(repository, path));
-    const at = Math.trunc(bytes.length / 2);
-    bytes[at] = (bytes[at] ?? 0) ^ 0xff;
+    // Everywhere, so that whatever the next backup finds stored already is damaged, too.
+    for (let at = 20; at < bytes.length; at += 40) bytes[at] = (bytes[at] ?? 0) ^ 0xff;
     writeFileSync(join(repository, path), bytes);
   }
   const damaged = await verify("--all", "--json");
