@@ -26,6 +26,12 @@ export class Exposure {
       this.#samples = this.#samples.filter((_, i, all) => i % 2 === 0 || i === all.length - 1);
   }
 
+  /** What is missing now is known to be missing for longer. */
+  since(atMs: number): void {
+    const oldest = this.#samples[0];
+    if (oldest !== undefined && atMs < oldest.atMs) this.#samples[0] = { ...oldest, atMs };
+  }
+
   /** The source is not heard any more: it may write from now on. */
   lost(atMs: number): void {
     if (this.#samples.length === 0) this.#samples.push({ end: this.#sourceEnd + 1n, atMs });

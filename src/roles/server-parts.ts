@@ -12,6 +12,7 @@ import type { Environment, ServerConfig, Tier1Config, Tier2Config } from "../con
 import { findTool } from "../config/tools.ts";
 import type { Console } from "../console/console.ts";
 import { serveConsole } from "../console/serve-console.actor.ts";
+import { type Frontier, noFrontier } from "../domain/frontier.ts";
 import type { Log } from "../domain/log.ts";
 import { type Failure, failureOf, unwrap } from "../domain/outcome.ts";
 import type { TierName } from "../domain/snapshots.ts";
@@ -23,6 +24,7 @@ import { readOnlyAdmin } from "./offload-admin.ts";
 import { ReadinessBoard } from "./server-readiness.ts";
 import { openTier1, type Tier1 } from "./server-tier1.ts";
 import { checkTier2, openTier2, type Tier2 } from "./server-tier2.ts";
+import { type SourceExposure, watchExposure } from "./source-exposure.ts";
 import { restoreStoredTimes } from "./stored-times.ts";
 import { superviseChild } from "./supervise.ts";
 import { whenTier2Opens } from "./tier2-patience.ts";
@@ -78,8 +80,14 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
   const tier1 = await openTier1({ config: tier1Config, kopia: context.tools.kopia, report: telemetry.record, log });
   parts.defer(() => tier1.store.close());
   parts.use(tier1.repository);
-  await restoreStoredTimes(tier1.store, telemetry, log);
   const { tier2: tier2Config, queueDirectory } = config;
+  let frontierOf = (_cluster: string): Frontier => noFrontier;
+  const exposure = watchExposure({
+    telemetry,
+    ...(tier2Config !== undefined && { frontierOf: (cluster: string) => frontierOf(cluster) }),
+  });
+  parts.use(exposure);
+  await restoreStoredTimes(tier1.store, telemetry, log, (cluster, ms) => exposure.known(cluster, "tier1", ms));
   // Tier 2 may open late; it is closed after what uses it all the same, because its place in the order is taken now.
   const tier2Parts = parts.use(new AsyncDisposableStack());
   const tier2 =
@@ -91,7 +99,9 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
             const opened = await openTier2(tier2Options(context, tier2Config, false));
             attempt.defer(() => opened.objects.close());
             attempt.use(opened.repository);
-            await serveTier2({ ...context, parts: attempt }, tier2Config, opened);
+            await serveTier2({ ...context, parts: attempt }, tier2Config, opened, (cluster, ms) =>
+              exposure.known(cluster, "tier2", ms),
+            );
             tier2Parts.use(attempt.move());
             return opened;
           },
@@ -111,11 +121,12 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
     signal,
   });
   parts.defer(() => offload.stop());
+  frontierOf = (cluster) => offload.frontier(cluster);
   offload.failed.then((error) => context.failed(failureOf(error)));
   board.add("queue", () => ({ ready: true, detail: offload.queuePid() === 0 ? "restarting" : "running" }), {
     required: false,
   });
-  await serveTier1(context, tier1, offload, tier1Config);
+  await serveTier1(context, tier1, offload, exposure, tier1Config);
   await serveAdminSocket(context, offload.admin);
 }
 
@@ -123,6 +134,7 @@ async function serveTier1(
   context: Context,
   { store, repository }: Tier1,
   offload: OffloadRole,
+  exposure: SourceExposure,
   config: Tier1Config,
 ): Promise<void> {
   const { telemetry, log, parts } = context;
@@ -138,6 +150,7 @@ async function serveTier1(
     openRepository: repositoryAccess(repository, config.base.listenAddress),
     onStored: (fact) => offload.onStored(fact),
     onInterrupted: (fact) => offload.onStored(fact),
+    onSource: exposure.report,
   });
   parts.defer(() => server.close());
   parts.use(watchBaseBackups(repository, telemetry, log));
@@ -149,7 +162,7 @@ async function openTier2Alone(context: Context, config: Tier2Config): Promise<vo
   const tier2 = await openTier2(tier2Options(context, config, true));
   context.parts.defer(() => tier2.objects.close());
   context.parts.use(tier2.repository);
-  await serveTier2(context, config, tier2);
+  await serveTier2(context, config, tier2, () => undefined); // nothing is written here: nothing is exposed
   await serveAdminSocket(context, readOnlyAdmin(tier2.repository));
 }
 
@@ -162,7 +175,12 @@ const tier2Options = (context: Context, config: Tier2Config, readOnly: boolean) 
 });
 
 /** The WAL and base repository services of tier 2: they only read. */
-async function serveTier2(context: Context, config: Tier2Config, tier2: Tier2): Promise<void> {
+async function serveTier2(
+  context: Context,
+  config: Tier2Config,
+  tier2: Tier2,
+  onNewest: (cluster: string, newestMs: number) => void,
+): Promise<void> {
   const { telemetry, log, parts } = context;
   await serveBase(context, tier2.repository, config.baseListenAddress);
   const refuse = async (): Promise<never> => {
@@ -180,7 +198,7 @@ async function serveTier2(context: Context, config: Tier2Config, tier2: Tier2): 
   });
   parts.defer(() => server.close());
   parts.use(watchBaseBackups(tier2.repository, telemetry, log));
-  await restoreStoredTimes(tier2.reader, telemetry, log);
+  await restoreStoredTimes(tier2.reader, telemetry, log, onNewest);
   log.info("server.wal", `WAL of tier 2 on ${server.address}`, { address: server.address, tier: "tier2" });
 }
 

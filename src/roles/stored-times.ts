@@ -13,8 +13,16 @@ const names = {
   },
 } as const;
 
-/** Counters of every known cluster begin at 0. A tier that cannot be read now is told and left out. */
-export async function restoreStoredTimes(reader: WalReader, telemetry: Telemetry, log: Log): Promise<void> {
+/**
+ * Counters of every known cluster begin at 0. `onNewest` hears of each cluster with WAL, in epoch milliseconds. A tier that
+ * cannot be read now is told and left out.
+ */
+export async function restoreStoredTimes(
+  reader: WalReader,
+  telemetry: Telemetry,
+  log: Log,
+  onNewest: (cluster: string, newestMs: number) => void,
+): Promise<void> {
   if (!telemetry.enabled) return;
   try {
     for (const cluster of await reader.clusters()) {
@@ -22,7 +30,9 @@ export async function restoreStoredTimes(reader: WalReader, telemetry: Telemetry
       const stored = (await reader.list(cluster)).filter((file) => parseWalName(file.name)?.kind !== "partial");
       const latestMs = stored.reduce((latest, file) => Math.max(latest, file.mtimeMs), 0);
       for (const counter of names[reader.tier].counters) telemetry.hydrate(counter, labels, 0);
-      if (latestMs > 0) telemetry.hydrate(names[reader.tier].time, labels, latestMs / 1000);
+      if (latestMs === 0) continue;
+      telemetry.hydrate(names[reader.tier].time, labels, latestMs / 1000);
+      onNewest(cluster, latestMs);
     }
   } catch (error) {
     if (!(error instanceof KlioError)) throw error;

@@ -180,6 +180,17 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
       return isPresent ? [{ value: retainedBytes, labels: { cluster_name: cluster } }] : [];
     }),
   ];
+  forget.push(
+    reportSource({
+      client: () => (actor.getSnapshot().matches({ attached: "streaming" }) ? hold.server : undefined),
+      report: () => ({
+        endLsn: exposure.sourceEnd,
+        flushedLsn: pipe?.positions.flushed ?? 0n,
+        segmentBytes: actor.getSnapshot().context.segmentBytes,
+      }),
+      log,
+    }),
+  );
   const ended = Promise.withResolvers<void>();
   toPromise(actor).then(() => ended.resolve(), ended.reject);
   guard.subscribe({ error: (error) => ended.reject(error) });
@@ -211,6 +222,29 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
       return stopping;
     },
   };
+}
+
+const REPORT_EVERY_MS = 5_000;
+
+/** Tells the server now and then where the source's WAL ends. Returns what stops it. */
+function reportSource(options: {
+  client: () => WalClient | undefined;
+  report: () => Parameters<WalClient["reportSource"]>[0];
+  log: Log;
+}): () => void {
+  const { client, report, log } = options;
+  let isAsking = false;
+  const tell = async () => {
+    const server = client();
+    if (server === undefined || isAsking) return;
+    isAsking = true;
+    const told = await server.reportSource(report(), { timeoutMs: REPORT_EVERY_MS });
+    isAsking = false;
+    if (told.kind === "fatal") clearInterval(timer); // an older server
+    if (told.kind !== "ok") log.debug("stream.report", `the server does not know the end of WAL: ${told.reason}`);
+  };
+  const timer = setInterval(() => void tell(), REPORT_EVERY_MS);
+  return () => clearInterval(timer);
 }
 
 /** Tells the exposure when the source is heard again, and when no more. */

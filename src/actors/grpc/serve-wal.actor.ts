@@ -6,7 +6,7 @@ import { requireClusterName } from "../../domain/cluster-name.ts";
 import type { FactOf } from "../../domain/facts.ts";
 import type { Log } from "../../domain/log.ts";
 import type { WalReader } from "../../domain/wal-reader.ts";
-import { parseWalName, requireWalName, segmentRange } from "../../domain/wal-segment.ts";
+import { isSegmentSize, parseWalName, requireWalName, segmentRange } from "../../domain/wal-segment.ts";
 import { KlioError } from "../../errors.ts";
 import type { WalInterrupted } from "../../machines/wal-ingest.machine.ts";
 import * as pb from "../../proto/generated/klio/wal/v1/wal_pb.ts";
@@ -52,6 +52,8 @@ export type ServeWalOptions = {
   ) => Promise<{ deletedBackups: string[]; deletedOrphans: number; deletedWalFiles: number }>;
   onStored?: (fact: FactOf<"wal.stored">) => void;
   onInterrupted?: (fact: WalInterrupted) => void;
+  /** LSNs as positions. */
+  onSource?: (cluster: string, report: { end: bigint; flushed: bigint; segmentBytes: number }) => void;
 };
 
 export type WalServer = Pick<GrpcServer, "address" | "port" | "setServing"> & {
@@ -132,8 +134,16 @@ function getMethod({ reader, log }: ServeWalOptions) {
   });
 }
 
-function positionMethods({ store, log }: ServeWalOptions) {
+function positionMethods({ store, log, onSource = nothing }: ServeWalOptions) {
   return {
+    ReportSource: unary<pb.ReportSourceRequest, pb.ReportSourceResult>("ReportSource", log, async (request, call) => {
+      const cluster = requireOwnCluster(call, request.clusterName);
+      requireStore(store);
+      const segmentBytes = Number(request.segmentSize);
+      if (!isSegmentSize(segmentBytes)) throw new KlioError("KLIO-USAGE", `not a WAL segment size: ${segmentBytes}`);
+      onSource(cluster, { end: request.endLsn, flushed: request.flushedLsn, segmentBytes });
+      return create(pb.ReportSourceResultSchema, {});
+    }),
     GetMetadata: unary<pb.GetMetadataRequest, pb.ClusterMetadata>("GetMetadata", log, async (request, call) => {
       const cluster = requireOwnCluster(call, request.clusterName);
       const metadata = await store?.metadata(cluster);

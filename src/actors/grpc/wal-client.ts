@@ -61,6 +61,11 @@ export interface WalClient {
     options?: CallOptions,
   ): Promise<Outcome<{ deletedBackups: string[]; deletedOrphans: number; deletedWalFiles: number }>>;
   list(options?: CallOptions): Promise<Outcome<RemoteWal[]>>;
+  /** Tells where the source's WAL ends, and up to where this server has confirmed it. KLIO-SERVER-REFUSED from an older server. */
+  reportSource(
+    report: { endLsn: bigint; flushedLsn: bigint; segmentBytes: number },
+    options?: CallOptions,
+  ): Promise<Outcome<null>>;
   /**
    * Opens a stored file; undefined when the server has none of exactly this name. Its blocks throw KLIO-SERVER-DOWN when
    * a complete file ends short.
@@ -140,6 +145,13 @@ export async function connectWal(options: WalClientOptions): Promise<WalClient> 
         create(pb.MaintainBackupsRequestSchema, { clusterName, retentionPolicy: policy }),
         ({ deletedBackups, deletedOrphans, deletedWalFiles }) => ({ deletedBackups, deletedOrphans, deletedWalFiles }),
         { timeoutMs: WORK_MS, ...call },
+      ),
+    reportSource: ({ endLsn, flushedLsn, segmentBytes }, call) =>
+      ask(
+        walMethods.reportSource,
+        create(pb.ReportSourceRequestSchema, { clusterName, endLsn, flushedLsn, segmentSize: BigInt(segmentBytes) }),
+        () => null,
+        call,
       ),
     list: (call) => listAll(client, address, clusterName, call ?? {}),
     get: (walName, call) => openGet(client, address, clusterName, walName, call ?? {}),

@@ -49,4 +49,5 @@ export const walMethods = {
   openRepository: methodOf(methods.openRepository),
   maintainBackups: methodOf(methods.maintainBackups),
   listWal: methodOf(methods.listWAL),
+  reportSource: methodOf(methods.reportSource),
 };

@@ -128,3 +128,19 @@ test.each(states)(
   },
   90_000,
 );
+
+test("the server's exposure is 0 while the sidecar streams, grows while it is away, and is 0 again when it is back", async () => {
+  const exposure = async (tier: string) => {
+    const response = await fetch(`http://127.0.0.1:${stage.surroundings.ports.serverMetrics}/metrics`);
+    const row = new RegExp(`^klio_wal_exposure_seconds\\{[^}]*tier="${tier}"\\} (\\S+)`, "m").exec(
+      await response.text(),
+    );
+    return row?.[1] === undefined ? undefined : Number(row[1]);
+  };
+  await eventually(async () => (await exposure("tier1")) === 0, { what: "no exposure of tier 1" });
+  expect(await exposure("tier2")).toBeGreaterThanOrEqual(0);
+  await stage.sidecar.stop();
+  await eventually(async () => ((await exposure("tier1")) ?? 0) > 15, { timeoutMs: 40_000, what: "an exposure" });
+  await stage.sidecar.start();
+  await eventually(async () => (await exposure("tier1")) === 0, { timeoutMs: 40_000, what: "no exposure again" });
+}, 120_000);

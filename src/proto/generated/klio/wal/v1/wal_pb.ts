@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file klio/wal/v1/wal.proto.
  */
 export const file_klio_wal_v1_wal: GenFile = /*@__PURE__*/
-  fileDesc("ChVrbGlvL3dhbC92MS93YWwucHJvdG8SC2tsaW8ud2FsLnYxIqMBCgpQdXRSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIQCgh3YWxfbmFtZRgCIAEoCRIRCgl3YWxfYmxvY2sYAyABKAwSFAoMc2VnbWVudF9zaXplGAQgASgEEhUKDXNlbmRfdG9fdGllcjIYByABKAgSDgoGb2Zmc2V0GAggASgESgQIBRAGSgQIBhAHUgh0cmFjZV9pZFIHc3Bhbl9pZCIhCglQdXRSZXN1bHQSFAoMd3JpdHRlbl9zaXplGAEgASgEIjAKBlB1dEFjaxIUCgxkdXJhYmxlX3NpemUYASABKAQSEAoIY29tcGxldGUYAiABKAgiNAoKR2V0UmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSEAoId2FsX25hbWUYAiABKAkiNAoJR2V0UmVzdWx0EhEKCXdhbF9ibG9jaxgBIAEoDBIUCgxzZWdtZW50X3NpemUYAiABKAQiKgoSR2V0TWV0YWRhdGFSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCSJbChZSZXF1ZXN0V0FMU3RhcnRSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIRCglzeXN0ZW1faWQYAiABKAkSGAoQY3VycmVudF93YWxfbmFtZRgDIAEoCSJAChVSZXF1ZXN0V0FMU3RhcnRSZXN1bHQSEAoId2FsX25hbWUYASABKAkSFQoNcmVzdW1lX29mZnNldBgCIAEoBCJaChVSZXNldFdBTFN0cmVhbVJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEhEKCXN5c3RlbV9pZBgCIAEoCRIYChBjdXJyZW50X3dhbF9uYW1lGAMgASgJIigKFFJlc2V0V0FMU3RyZWFtUmVzdWx0EhAKCHdhbF9uYW1lGAEgASgJIkwKBldBTEdhcBImCgJ0cxgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFc3RhcnQYAiABKAkSCwoDZW5kGAMgASgJIkcKD0NsdXN0ZXJNZXRhZGF0YRIRCglzeXN0ZW1faWQYASABKAkSIQoEZ2FwcxgCIAMoCzITLmtsaW8ud2FsLnYxLldBTEdhcCLCAQoSQ2xvc2VCYWNrdXBSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRITCgtiYWNrdXBfbmFtZRgDIAEoCRIQCgh0aW1lbGluZRgEIAEoBRIRCglzdGFydF93YWwYBSABKAkSDwoHZW5kX3dhbBgGIAEoCRIUCgxzZWdtZW50X3NpemUYByABKAQSFQoNc2VuZF90b190aWVyMhgIIAEoCBIeChZ0aWVyMl9yZXRlbnRpb25fcG9saWN5GAkgASgJIkYKEUNsb3NlQmFja3VwUmVzdWx0EhYKDnRpZXIyX3NjaGVkdWxlGAEgASgIEhkKEW1pc3Npbmdfd2FsX2ZpbGVzGAIgAygJIkAKFU9wZW5SZXBvc2l0b3J5UmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSEQoJdXNlcl9uYW1lGAIgASgJImUKFE9wZW5SZXBvc2l0b3J5UmVzdWx0EgwKBHVzZXIYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSHwoXc2VydmVyX2NlcnRfZmluZ2VycHJpbnQYAyABKAkSDAoEcG9ydBgEIAEoDSJIChZNYWludGFpbkJhY2t1cHNSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIYChByZXRlbnRpb25fcG9saWN5GAIgASgJImQKFU1haW50YWluQmFja3Vwc1Jlc3VsdBIXCg9kZWxldGVkX2JhY2t1cHMYASADKAkSFwoPZGVsZXRlZF9vcnBoYW5zGAIgASgNEhkKEWRlbGV0ZWRfd2FsX2ZpbGVzGAMgASgNIiYKDkxpc3RXQUxSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCSJXCg1MaXN0V0FMUmVzdWx0EgwKBG5hbWUYASABKAkSEwoLc3RvcmVkX3NpemUYAiABKAQSEAoIY29tcGxldGUYAyABKAgSEQoJc3RvcmVkX2F0GAQgASgEMoMGCgNXQUwSOAoDUHV0Ehcua2xpby53YWwudjEuUHV0UmVxdWVzdBoWLmtsaW8ud2FsLnYxLlB1dFJlc3VsdCgBEjgKA0dldBIXLmtsaW8ud2FsLnYxLkdldFJlcXVlc3QaFi5rbGlvLndhbC52MS5HZXRSZXN1bHQwARJMCgtHZXRNZXRhZGF0YRIfLmtsaW8ud2FsLnYxLkdldE1ldGFkYXRhUmVxdWVzdBocLmtsaW8ud2FsLnYxLkNsdXN0ZXJNZXRhZGF0YRJaCg9SZXF1ZXN0V0FMU3RhcnQSIy5rbGlvLndhbC52MS5SZXF1ZXN0V0FMU3RhcnRSZXF1ZXN0GiIua2xpby53YWwudjEuUmVxdWVzdFdBTFN0YXJ0UmVzdWx0ElcKDlJlc2V0V0FMU3RyZWFtEiIua2xpby53YWwudjEuUmVzZXRXQUxTdHJlYW1SZXF1ZXN0GiEua2xpby53YWwudjEuUmVzZXRXQUxTdHJlYW1SZXN1bHQSTgoLQ2xvc2VCYWNrdXASHy5rbGlvLndhbC52MS5DbG9zZUJhY2t1cFJlcXVlc3QaHi5rbGlvLndhbC52MS5DbG9zZUJhY2t1cFJlc3VsdBI6CgZTdHJlYW0SFy5rbGlvLndhbC52MS5QdXRSZXF1ZXN0GhMua2xpby53YWwudjEuUHV0QWNrKAEwARJXCg5PcGVuUmVwb3NpdG9yeRIiLmtsaW8ud2FsLnYxLk9wZW5SZXBvc2l0b3J5UmVxdWVzdBohLmtsaW8ud2FsLnYxLk9wZW5SZXBvc2l0b3J5UmVzdWx0EloKD01haW50YWluQmFja3VwcxIjLmtsaW8ud2FsLnYxLk1haW50YWluQmFja3Vwc1JlcXVlc3QaIi5rbGlvLndhbC52MS5NYWludGFpbkJhY2t1cHNSZXN1bHQSRAoHTGlzdFdBTBIbLmtsaW8ud2FsLnYxLkxpc3RXQUxSZXF1ZXN0Ghoua2xpby53YWwudjEuTGlzdFdBTFJlc3VsdDABYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChVrbGlvL3dhbC92MS93YWwucHJvdG8SC2tsaW8ud2FsLnYxIqMBCgpQdXRSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIQCgh3YWxfbmFtZRgCIAEoCRIRCgl3YWxfYmxvY2sYAyABKAwSFAoMc2VnbWVudF9zaXplGAQgASgEEhUKDXNlbmRfdG9fdGllcjIYByABKAgSDgoGb2Zmc2V0GAggASgESgQIBRAGSgQIBhAHUgh0cmFjZV9pZFIHc3Bhbl9pZCIhCglQdXRSZXN1bHQSFAoMd3JpdHRlbl9zaXplGAEgASgEImcKE1JlcG9ydFNvdXJjZVJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEg8KB2VuZF9sc24YAiABKAQSEwoLZmx1c2hlZF9sc24YAyABKAQSFAoMc2VnbWVudF9zaXplGAQgASgEIhQKElJlcG9ydFNvdXJjZVJlc3VsdCIwCgZQdXRBY2sSFAoMZHVyYWJsZV9zaXplGAEgASgEEhAKCGNvbXBsZXRlGAIgASgIIjQKCkdldFJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEhAKCHdhbF9uYW1lGAIgASgJIjQKCUdldFJlc3VsdBIRCgl3YWxfYmxvY2sYASABKAwSFAoMc2VnbWVudF9zaXplGAIgASgEIioKEkdldE1ldGFkYXRhUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkiWwoWUmVxdWVzdFdBTFN0YXJ0UmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSEQoJc3lzdGVtX2lkGAIgASgJEhgKEGN1cnJlbnRfd2FsX25hbWUYAyABKAkiQAoVUmVxdWVzdFdBTFN0YXJ0UmVzdWx0EhAKCHdhbF9uYW1lGAEgASgJEhUKDXJlc3VtZV9vZmZzZXQYAiABKAQiWgoVUmVzZXRXQUxTdHJlYW1SZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIRCglzeXN0ZW1faWQYAiABKAkSGAoQY3VycmVudF93YWxfbmFtZRgDIAEoCSIoChRSZXNldFdBTFN0cmVhbVJlc3VsdBIQCgh3YWxfbmFtZRgBIAEoCSJMCgZXQUxHYXASJgoCdHMYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBXN0YXJ0GAIgASgJEgsKA2VuZBgDIAEoCSJHCg9DbHVzdGVyTWV0YWRhdGESEQoJc3lzdGVtX2lkGAEgASgJEiEKBGdhcHMYAiADKAsyEy5rbGlvLndhbC52MS5XQUxHYXAiwgEKEkNsb3NlQmFja3VwUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSEwoLYmFja3VwX25hbWUYAyABKAkSEAoIdGltZWxpbmUYBCABKAUSEQoJc3RhcnRfd2FsGAUgASgJEg8KB2VuZF93YWwYBiABKAkSFAoMc2VnbWVudF9zaXplGAcgASgEEhUKDXNlbmRfdG9fdGllcjIYCCABKAgSHgoWdGllcjJfcmV0ZW50aW9uX3BvbGljeRgJIAEoCSJGChFDbG9zZUJhY2t1cFJlc3VsdBIWCg50aWVyMl9zY2hlZHVsZRgBIAEoCBIZChFtaXNzaW5nX3dhbF9maWxlcxgCIAMoCSJAChVPcGVuUmVwb3NpdG9yeVJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEhEKCXVzZXJfbmFtZRgCIAEoCSJlChRPcGVuUmVwb3NpdG9yeVJlc3VsdBIMCgR1c2VyGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEh8KF3NlcnZlcl9jZXJ0X2ZpbmdlcnByaW50GAMgASgJEgwKBHBvcnQYBCABKA0iSAoWTWFpbnRhaW5CYWNrdXBzUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSGAoQcmV0ZW50aW9uX3BvbGljeRgCIAEoCSJkChVNYWludGFpbkJhY2t1cHNSZXN1bHQSFwoPZGVsZXRlZF9iYWNrdXBzGAEgAygJEhcKD2RlbGV0ZWRfb3JwaGFucxgCIAEoDRIZChFkZWxldGVkX3dhbF9maWxlcxgDIAEoDSImCg5MaXN0V0FMUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkiVwoNTGlzdFdBTFJlc3VsdBIMCgRuYW1lGAEgASgJEhMKC3N0b3JlZF9zaXplGAIgASgEEhAKCGNvbXBsZXRlGAMgASgIEhEKCXN0b3JlZF9hdBgEIAEoBDLWBgoDV0FMEjgKA1B1dBIXLmtsaW8ud2FsLnYxLlB1dFJlcXVlc3QaFi5rbGlvLndhbC52MS5QdXRSZXN1bHQoARI4CgNHZXQSFy5rbGlvLndhbC52MS5HZXRSZXF1ZXN0GhYua2xpby53YWwudjEuR2V0UmVzdWx0MAESTAoLR2V0TWV0YWRhdGESHy5rbGlvLndhbC52MS5HZXRNZXRhZGF0YVJlcXVlc3QaHC5rbGlvLndhbC52MS5DbHVzdGVyTWV0YWRhdGESWgoPUmVxdWVzdFdBTFN0YXJ0EiMua2xpby53YWwudjEuUmVxdWVzdFdBTFN0YXJ0UmVxdWVzdBoiLmtsaW8ud2FsLnYxLlJlcXVlc3RXQUxTdGFydFJlc3VsdBJXCg5SZXNldFdBTFN0cmVhbRIiLmtsaW8ud2FsLnYxLlJlc2V0V0FMU3RyZWFtUmVxdWVzdBohLmtsaW8ud2FsLnYxLlJlc2V0V0FMU3RyZWFtUmVzdWx0Ek4KC0Nsb3NlQmFja3VwEh8ua2xpby53YWwudjEuQ2xvc2VCYWNrdXBSZXF1ZXN0Gh4ua2xpby53YWwudjEuQ2xvc2VCYWNrdXBSZXN1bHQSOgoGU3RyZWFtEhcua2xpby53YWwudjEuUHV0UmVxdWVzdBoTLmtsaW8ud2FsLnYxLlB1dEFjaygBMAESVwoOT3BlblJlcG9zaXRvcnkSIi5rbGlvLndhbC52MS5PcGVuUmVwb3NpdG9yeVJlcXVlc3QaIS5rbGlvLndhbC52MS5PcGVuUmVwb3NpdG9yeVJlc3VsdBJaCg9NYWludGFpbkJhY2t1cHMSIy5rbGlvLndhbC52MS5NYWludGFpbkJhY2t1cHNSZXF1ZXN0GiIua2xpby53YWwudjEuTWFpbnRhaW5CYWNrdXBzUmVzdWx0EkQKB0xpc3RXQUwSGy5rbGlvLndhbC52MS5MaXN0V0FMUmVxdWVzdBoaLmtsaW8ud2FsLnYxLkxpc3RXQUxSZXN1bHQwARJRCgxSZXBvcnRTb3VyY2USIC5rbGlvLndhbC52MS5SZXBvcnRTb3VyY2VSZXF1ZXN0Gh8ua2xpby53YWwudjEuUmVwb3J0U291cmNlUmVzdWx0YgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message klio.wal.v1.PutRequest
@@ -76,6 +76,55 @@ export const PutResultSchema: GenMessage<PutResult> = /*@__PURE__*/
   messageDesc(file_klio_wal_v1_wal, 1);
 
 /**
+ * @generated from message klio.wal.v1.ReportSourceRequest
+ */
+export type ReportSourceRequest = Message<"klio.wal.v1.ReportSourceRequest"> & {
+  /**
+   * @generated from field: string cluster_name = 1;
+   */
+  clusterName: string;
+
+  /**
+   * end of WAL on the source, as heard last
+   *
+   * @generated from field: uint64 end_lsn = 2;
+   */
+  endLsn: bigint;
+
+  /**
+   * up to here this server has confirmed it durable
+   *
+   * @generated from field: uint64 flushed_lsn = 3;
+   */
+  flushedLsn: bigint;
+
+  /**
+   * @generated from field: uint64 segment_size = 4;
+   */
+  segmentSize: bigint;
+};
+
+/**
+ * Describes the message klio.wal.v1.ReportSourceRequest.
+ * Use `create(ReportSourceRequestSchema)` to create a new message.
+ */
+export const ReportSourceRequestSchema: GenMessage<ReportSourceRequest> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_wal, 2);
+
+/**
+ * @generated from message klio.wal.v1.ReportSourceResult
+ */
+export type ReportSourceResult = Message<"klio.wal.v1.ReportSourceResult"> & {
+};
+
+/**
+ * Describes the message klio.wal.v1.ReportSourceResult.
+ * Use `create(ReportSourceResultSchema)` to create a new message.
+ */
+export const ReportSourceResultSchema: GenMessage<ReportSourceResult> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_wal, 3);
+
+/**
  * @generated from message klio.wal.v1.PutAck
  */
 export type PutAck = Message<"klio.wal.v1.PutAck"> & {
@@ -99,7 +148,7 @@ export type PutAck = Message<"klio.wal.v1.PutAck"> & {
  * Use `create(PutAckSchema)` to create a new message.
  */
 export const PutAckSchema: GenMessage<PutAck> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 2);
+  messageDesc(file_klio_wal_v1_wal, 4);
 
 /**
  * @generated from message klio.wal.v1.GetRequest
@@ -121,7 +170,7 @@ export type GetRequest = Message<"klio.wal.v1.GetRequest"> & {
  * Use `create(GetRequestSchema)` to create a new message.
  */
 export const GetRequestSchema: GenMessage<GetRequest> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 3);
+  messageDesc(file_klio_wal_v1_wal, 5);
 
 /**
  * @generated from message klio.wal.v1.GetResult
@@ -143,7 +192,7 @@ export type GetResult = Message<"klio.wal.v1.GetResult"> & {
  * Use `create(GetResultSchema)` to create a new message.
  */
 export const GetResultSchema: GenMessage<GetResult> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 4);
+  messageDesc(file_klio_wal_v1_wal, 6);
 
 /**
  * @generated from message klio.wal.v1.GetMetadataRequest
@@ -160,7 +209,7 @@ export type GetMetadataRequest = Message<"klio.wal.v1.GetMetadataRequest"> & {
  * Use `create(GetMetadataRequestSchema)` to create a new message.
  */
 export const GetMetadataRequestSchema: GenMessage<GetMetadataRequest> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 5);
+  messageDesc(file_klio_wal_v1_wal, 7);
 
 /**
  * @generated from message klio.wal.v1.RequestWALStartRequest
@@ -187,7 +236,7 @@ export type RequestWALStartRequest = Message<"klio.wal.v1.RequestWALStartRequest
  * Use `create(RequestWALStartRequestSchema)` to create a new message.
  */
 export const RequestWALStartRequestSchema: GenMessage<RequestWALStartRequest> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 6);
+  messageDesc(file_klio_wal_v1_wal, 8);
 
 /**
  * @generated from message klio.wal.v1.RequestWALStartResult
@@ -211,7 +260,7 @@ export type RequestWALStartResult = Message<"klio.wal.v1.RequestWALStartResult">
  * Use `create(RequestWALStartResultSchema)` to create a new message.
  */
 export const RequestWALStartResultSchema: GenMessage<RequestWALStartResult> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 7);
+  messageDesc(file_klio_wal_v1_wal, 9);
 
 /**
  * @generated from message klio.wal.v1.ResetWALStreamRequest
@@ -238,7 +287,7 @@ export type ResetWALStreamRequest = Message<"klio.wal.v1.ResetWALStreamRequest">
  * Use `create(ResetWALStreamRequestSchema)` to create a new message.
  */
 export const ResetWALStreamRequestSchema: GenMessage<ResetWALStreamRequest> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 8);
+  messageDesc(file_klio_wal_v1_wal, 10);
 
 /**
  * @generated from message klio.wal.v1.ResetWALStreamResult
@@ -255,7 +304,7 @@ export type ResetWALStreamResult = Message<"klio.wal.v1.ResetWALStreamResult"> &
  * Use `create(ResetWALStreamResultSchema)` to create a new message.
  */
 export const ResetWALStreamResultSchema: GenMessage<ResetWALStreamResult> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 9);
+  messageDesc(file_klio_wal_v1_wal, 11);
 
 /**
  * @generated from message klio.wal.v1.WALGap
@@ -282,7 +331,7 @@ export type WALGap = Message<"klio.wal.v1.WALGap"> & {
  * Use `create(WALGapSchema)` to create a new message.
  */
 export const WALGapSchema: GenMessage<WALGap> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 10);
+  messageDesc(file_klio_wal_v1_wal, 12);
 
 /**
  * @generated from message klio.wal.v1.ClusterMetadata
@@ -304,7 +353,7 @@ export type ClusterMetadata = Message<"klio.wal.v1.ClusterMetadata"> & {
  * Use `create(ClusterMetadataSchema)` to create a new message.
  */
 export const ClusterMetadataSchema: GenMessage<ClusterMetadata> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 11);
+  messageDesc(file_klio_wal_v1_wal, 13);
 
 /**
  * @generated from message klio.wal.v1.CloseBackupRequest
@@ -356,7 +405,7 @@ export type CloseBackupRequest = Message<"klio.wal.v1.CloseBackupRequest"> & {
  * Use `create(CloseBackupRequestSchema)` to create a new message.
  */
 export const CloseBackupRequestSchema: GenMessage<CloseBackupRequest> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 12);
+  messageDesc(file_klio_wal_v1_wal, 14);
 
 /**
  * @generated from message klio.wal.v1.CloseBackupResult
@@ -378,7 +427,7 @@ export type CloseBackupResult = Message<"klio.wal.v1.CloseBackupResult"> & {
  * Use `create(CloseBackupResultSchema)` to create a new message.
  */
 export const CloseBackupResultSchema: GenMessage<CloseBackupResult> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 13);
+  messageDesc(file_klio_wal_v1_wal, 15);
 
 /**
  * @generated from message klio.wal.v1.OpenRepositoryRequest
@@ -402,7 +451,7 @@ export type OpenRepositoryRequest = Message<"klio.wal.v1.OpenRepositoryRequest">
  * Use `create(OpenRepositoryRequestSchema)` to create a new message.
  */
 export const OpenRepositoryRequestSchema: GenMessage<OpenRepositoryRequest> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 14);
+  messageDesc(file_klio_wal_v1_wal, 16);
 
 /**
  * @generated from message klio.wal.v1.OpenRepositoryResult
@@ -440,7 +489,7 @@ export type OpenRepositoryResult = Message<"klio.wal.v1.OpenRepositoryResult"> &
  * Use `create(OpenRepositoryResultSchema)` to create a new message.
  */
 export const OpenRepositoryResultSchema: GenMessage<OpenRepositoryResult> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 15);
+  messageDesc(file_klio_wal_v1_wal, 17);
 
 /**
  * @generated from message klio.wal.v1.MaintainBackupsRequest
@@ -464,7 +513,7 @@ export type MaintainBackupsRequest = Message<"klio.wal.v1.MaintainBackupsRequest
  * Use `create(MaintainBackupsRequestSchema)` to create a new message.
  */
 export const MaintainBackupsRequestSchema: GenMessage<MaintainBackupsRequest> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 16);
+  messageDesc(file_klio_wal_v1_wal, 18);
 
 /**
  * @generated from message klio.wal.v1.MaintainBackupsResult
@@ -491,7 +540,7 @@ export type MaintainBackupsResult = Message<"klio.wal.v1.MaintainBackupsResult">
  * Use `create(MaintainBackupsResultSchema)` to create a new message.
  */
 export const MaintainBackupsResultSchema: GenMessage<MaintainBackupsResult> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 17);
+  messageDesc(file_klio_wal_v1_wal, 19);
 
 /**
  * @generated from message klio.wal.v1.ListWALRequest
@@ -508,7 +557,7 @@ export type ListWALRequest = Message<"klio.wal.v1.ListWALRequest"> & {
  * Use `create(ListWALRequestSchema)` to create a new message.
  */
 export const ListWALRequestSchema: GenMessage<ListWALRequest> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 18);
+  messageDesc(file_klio_wal_v1_wal, 20);
 
 /**
  * @generated from message klio.wal.v1.ListWALResult
@@ -546,7 +595,7 @@ export type ListWALResult = Message<"klio.wal.v1.ListWALResult"> & {
  * Use `create(ListWALResultSchema)` to create a new message.
  */
 export const ListWALResultSchema: GenMessage<ListWALResult> = /*@__PURE__*/
-  messageDesc(file_klio_wal_v1_wal, 19);
+  messageDesc(file_klio_wal_v1_wal, 21);
 
 /**
  * The WAL service of a tier. Put … CloseBackup and their field numbers are the published contract; Stream,
@@ -642,6 +691,16 @@ export const WAL: GenService<{
     methodKind: "server_streaming";
     input: typeof ListWALRequestSchema;
     output: typeof ListWALResultSchema;
+  },
+  /**
+   * Additive: where the source's WAL ends, told every few seconds, so that the server knows what it does not hold yet.
+   *
+   * @generated from rpc klio.wal.v1.WAL.ReportSource
+   */
+  reportSource: {
+    methodKind: "unary";
+    input: typeof ReportSourceRequestSchema;
+    output: typeof ReportSourceResultSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_klio_wal_v1_wal, 0);
