@@ -1,0 +1,169 @@
+// What telemetry costs when it is on and everything is exported (traces and metrics by OTLP to a collector of this process, whose
+// own work counts, too): CPU seconds per GiB of WAL from client to disk, and time per transition of a statechart with spans.
+// On and off take turns inside one run.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createActor, fromCallback } from "xstate";
+import { serveWal } from "../src/actors/grpc/serve-wal.actor.ts";
+import { connectWal } from "../src/actors/grpc/wal-client.ts";
+import { type Certificates, createCertificates } from "../src/demo/certificates.ts";
+import { segmentAt } from "../src/domain/wal-segment.ts";
+import { KlioError } from "../src/errors.ts";
+import { type ShipmentEvent, type ShipmentInput, segmentShipment } from "../src/machines/segment-shipment.machine.ts";
+import { noTelemetry, startTelemetry, type Telemetry } from "../src/telemetry/telemetry.ts";
+import { otlpOverHttp } from "../test/support/otlp-receiver.ts";
+import { testLog } from "../test/support/test-log.ts";
+import { walSegment } from "../test/support/wal-bytes.ts";
+import { openStore } from "../test/support/wal-store.ts";
+import type { Figure } from "./run.ts";
+
+const ROUNDS = 40;
+const SEGMENTS = 3;
+const SEGMENT_BYTES = 16 << 20;
+const BLOCK_BYTES = 256 << 10;
+const SHIPMENTS = 1_000;
+/** Transitions of one shipment: its start, which enters the first states and opens the span, begun, finished, shipped. */
+const STEPS = 4;
+
+const median = (values: number[]) => values.toSorted((a, b) => a - b)[Math.trunc(values.length / 2)] ?? Number.NaN;
+const cpuSeconds = (since: NodeJS.CpuUsage) => {
+  const { user, system } = process.cpuUsage(since);
+  return (user + system) / 1e6;
+};
+
+/** CPU seconds per GiB of WAL: client, mutual TLS, checks, compression, encryption, fsync. */
+async function shipWal(directory: string, certificates: Certificates, telemetry: Telemetry, segments: Buffer[]) {
+  const { store, log } = await openStore(directory);
+  const refuse = async () => {
+    throw new KlioError("KLIO-TIER-MISSING", "not part of the bench");
+  };
+  const server = await serveWal({
+    reader: store,
+    store,
+    tls: { ...certificates.server, clientCaCert: certificates.caCert },
+    listenAddress: "127.0.0.1:0",
+    telemetry,
+    log,
+    closeBackup: refuse,
+    openRepository: refuse,
+    maintainBackups: refuse,
+  });
+  const { cert, key } = certificates.client("main");
+  const tls = { serverCertPath: certificates.caCert, clientCertPath: cert, clientKeyPath: key };
+  const client = await connectWal({ address: server.address, tls, clusterName: "main", telemetry, log });
+  const since = process.cpuUsage();
+  for (const [at, bytes] of segments.entries()) {
+    const walName = segmentAt(1, BigInt(at + 1) * BigInt(SEGMENT_BYTES), SEGMENT_BYTES);
+    const call = client.upload({
+      walName,
+      segmentBytes: SEGMENT_BYTES,
+      sendToTier2: false,
+      method: "stream",
+      fromOffset: 0,
+      onAck: () => undefined,
+    });
+    for (let from = 0; from < bytes.length; from += BLOCK_BYTES)
+      if (!call.sendCopy(bytes.subarray(from, from + BLOCK_BYTES))) await call.drained();
+    call.finish();
+    const end = await call.ended;
+    if (end.kind !== "ok") throw new Error(`${walName}: ${JSON.stringify(end)}`);
+  }
+  const perGiB = cpuSeconds(since) / ((segments.length * SEGMENT_BYTES) / 2 ** 30);
+  client.close();
+  await server.close();
+  await store.close();
+  return perGiB;
+}
+
+/** Microseconds per transition of segmentShipment, driven as fast as it goes. */
+function drive(start: (machine: typeof segmentShipment, input: ShipmentInput) => { stop(): unknown }): number {
+  let tell: (event: ShipmentEvent) => void = () => undefined;
+  const shipSegment = fromCallback<{ type: "shutdown.requested" }, ShipmentInput>(({ sendBack }) => {
+    tell = sendBack;
+  });
+  const machine = segmentShipment.provide({ actors: { shipSegment } });
+  const input = {
+    cluster: "main",
+    segmentBytes: SEGMENT_BYTES,
+    fromOffset: 0,
+    method: "stream",
+    sendToTier2: false,
+  } as const;
+  const since = process.cpuUsage();
+  for (let n = 0; n < SHIPMENTS; n++) {
+    const name = segmentAt(1, BigInt(n) * BigInt(SEGMENT_BYTES), SEGMENT_BYTES);
+    start(machine, { ...input, name, confirmLimitMs: 60_000 });
+    tell({ type: "shipment.begun" });
+    tell({ type: "shipment.finished" });
+    tell({ type: "shipment.ended", end: { kind: "shipped" } });
+  }
+  return (cpuSeconds(since) * 1e6) / (SHIPMENTS * STEPS);
+}
+
+export async function benchTelemetry(): Promise<Figure[]> {
+  const directory = mkdtempSync(join(tmpdir(), "klio-bench-"));
+  try {
+    const certificates = await createCertificates(join(directory, "tls"), { clusters: ["main"] });
+    await using receiver = await otlpOverHttp({ caCert: certificates.caCert, server: certificates.server });
+    const { cert, key } = certificates.client("main");
+    const off = noTelemetry();
+    const on = await startTelemetry({
+      service: "klio-server",
+      log: testLog(),
+      env: {
+        OTEL_SERVICE_NAME: "bench",
+        OTEL_EXPORTER_OTLP_ENDPOINT: `https://127.0.0.1:${receiver.port}`,
+        OTEL_EXPORTER_OTLP_CERTIFICATE: certificates.caCert,
+        OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: cert,
+        OTEL_EXPORTER_OTLP_CLIENT_KEY: key,
+        OTEL_METRIC_EXPORT_INTERVAL: "10000",
+      },
+    });
+    const segments = Array.from({ length: SEGMENTS }, (_, n) =>
+      walSegment(segmentAt(1, BigInt(n + 1) * BigInt(SEGMENT_BYTES), SEGMENT_BYTES), SEGMENT_BYTES),
+    );
+    const wal = { off: [] as number[], on: [] as number[] };
+    const transitions = { off: [] as number[], on: [] as number[] };
+    // The first round warms up and is not counted; the order turns round each time.
+    for (let round = 0; round <= ROUNDS; round++) {
+      for (const which of round % 2 === 0 ? (["off", "on"] as const) : (["on", "off"] as const)) {
+        const telemetry = which === "on" ? on : off;
+        const store = join(directory, `${which}-${round}`);
+        const cost = await shipWal(store, certificates, telemetry, segments);
+        rmSync(store, { recursive: true, force: true });
+        const step = drive((machine, input) =>
+          which === "on"
+            ? on.start(machine, { id: `segmentShipment/${input.name}`, input })
+            : createActor(machine, { id: `segmentShipment/${input.name}`, input }).start(),
+        );
+        if (round === 0) continue;
+        wal[which].push(cost);
+        transitions[which].push(step);
+      }
+    }
+    await on.shutdown();
+    const ratios = wal.on.map((cost, n) => cost / (wal.off[n] ?? Number.NaN));
+    const extra = transitions.on.map((step, n) => step - (transitions.off[n] ?? Number.NaN));
+    return [
+      { name: "WAL, telemetry off", value: median(wal.off), unit: "CPU s/GiB" },
+      { name: "WAL, telemetry on", value: median(wal.on), unit: "CPU s/GiB" },
+      {
+        name: "more for telemetry, median of pairs",
+        value: (median(ratios) - 1) * 100,
+        unit: "%",
+        bound: 2,
+      },
+      { name: "a transition, telemetry off", value: median(transitions.off), unit: "us" },
+      {
+        name: "more for a transition, median of pairs",
+        value: median(extra),
+        unit: "us",
+        bound: 10,
+      },
+      { name: "exports that the collector got", value: receiver.requests.length, unit: "requests" },
+    ];
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
