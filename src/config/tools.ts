@@ -7,8 +7,8 @@ import { delimiter, join } from "node:path";
 import { KlioError } from "../errors.ts";
 import type { Environment } from "./config.ts";
 
-export type ToolName = "kopia" | "nats-server" | "versitygw";
-type Pin = { version: string; accept: string; versionArgs: string[]; variable: string };
+export type ToolName = "kopia" | "nats-server" | "versitygw" | "promtool";
+type Pin = { version: string; accept: string; versionArgs: string[]; variable: string; testsOnly?: boolean };
 
 const pins = JSON.parse(readFileSync(new URL("../../tools/tools.json", import.meta.url), "utf8")) as Record<
   ToolName,
@@ -53,6 +53,6 @@ export function findTool(name: ToolName, env: Environment): string {
     if (directory !== "" && isExecutable(path) && hasAcceptedVersion(path, pin)) return path;
   }
   throw new KlioError("KLIO-TOOL-MISSING", `${name} ${pin.version} is neither on PATH nor in ${cached}`, {
-    hint: `run 'npm run setup', install it, or name it in ${pin.variable}`,
+    hint: `run '${pin.testsOnly === true ? "node scripts/setup.mjs --tests" : "npm run setup"}', install it, or name it in ${pin.variable}`,
   });
 }

@@ -2,7 +2,6 @@
 import {
   chmodSync,
   copyFileSync,
-  existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -47,15 +46,19 @@ export function openForWalking(directory: string): void {
   chmodSync(directory, 0o711);
 }
 
-/** A second name for a tree (hard links where the file system allows, else copies), readable by all as its files are. */
+/**
+ * A second name for a tree (hard links where the file system allows, else copies), readable by all as its files are. What is
+ * there already stays.
+ */
 export function linkTree(from: string, to: string): void {
   const stat = lstatSync(from);
+  const isThere = lstatSync(to, { throwIfNoEntry: false }) !== undefined;
   if (stat.isSymbolicLink()) {
-    symlinkSync(readlinkSync(from), to);
+    if (!isThere) symlinkSync(readlinkSync(from), to);
   } else if (stat.isDirectory()) {
     mkdirSync(to, { recursive: true, mode: 0o755 });
     for (const name of readdirSync(from)) linkTree(join(from, name), join(to, name));
-  } else if (!existsSync(to)) {
+  } else if (!isThere) {
     try {
       linkSync(from, to);
     } catch (error) {

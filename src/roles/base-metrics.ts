@@ -18,8 +18,13 @@ const values: readonly [MetricName, Value][] = [
   ["klio.base.oldest_snapshot_age", (s, now) => (now - s.oldestEndMs) / 1000],
 ];
 
+export type BaseWatch = AsyncDisposable & {
+  /** Backups have changed: lists them now. */
+  refresh(): void;
+};
+
 /** Watches one tier until disposed. A listing that fails leaves the last values. */
-export function watchBaseBackups(repository: SnapshotRepository, telemetry: Telemetry, log: Log): AsyncDisposable {
+export function watchBaseBackups(repository: SnapshotRepository, telemetry: Telemetry, log: Log): BaseWatch {
   let known: BaseStatistics[] = [];
   const { tier } = repository;
   const list = async () => {
@@ -34,10 +39,12 @@ export function watchBaseBackups(repository: SnapshotRepository, telemetry: Tele
     }),
   );
   let running: Promise<void> = list();
-  const timer = setInterval(() => {
+  const refresh = () => {
     running = running.then(list);
-  }, LIST_MS);
+  };
+  const timer = setInterval(refresh, LIST_MS);
   return {
+    refresh,
     async [Symbol.asyncDispose]() {
       clearInterval(timer);
       for (const stop of stops) stop();

@@ -28,6 +28,7 @@ import { type QueueSource, type RunningQueue, runQueue } from "./offload-queue.t
 import { reconcilerOf } from "./offload-reconcile.ts";
 import { relayOf } from "./offload-relay.ts";
 import { retentionOf } from "./offload-retention.ts";
+import { beginCounters } from "./stored-times.ts";
 
 export type OffloadOptions = {
   store: WalStore;
@@ -152,6 +153,7 @@ class Offload implements OffloadRole {
     // A cluster's first file: what tier 2 holds of it is not known before it was listed.
     if (!this.#known.has(cluster) && this.#reconciler !== undefined) {
       this.#known.add(cluster);
+      beginCounters("tier2", cluster, this.#parts.telemetry);
       if (!this.frontier(cluster).listed) this.#request(cluster);
     }
     this.#queues.wal?.send({ type: "wal.stored", cluster, name });

@@ -138,6 +138,7 @@ async function serveTier1(
   config: Tier1Config,
 ): Promise<void> {
   const { telemetry, log, parts } = context;
+  const base = parts.use(watchBaseBackups(repository, telemetry, log));
   const server = await serveWal({
     reader: store,
     store,
@@ -146,14 +147,17 @@ async function serveTier1(
     telemetry,
     log: log.with({ tier: "tier1" }),
     closeBackup: offload.closeBackup,
-    maintainBackups: offload.maintainBackups,
+    async maintainBackups(request) {
+      const done = await offload.maintainBackups(request);
+      base.refresh();
+      return done;
+    },
     openRepository: repositoryAccess(repository, config.base.listenAddress),
     onStored: (fact) => offload.onStored(fact),
     onInterrupted: (fact) => offload.onStored(fact),
     onSource: exposure.report,
   });
   parts.defer(() => server.close());
-  parts.use(watchBaseBackups(repository, telemetry, log));
   context.board.add("WAL tier 1", () => ({ ready: true, detail: server.address }));
   log.info("server.wal", `WAL of tier 1 on ${server.address}`, { address: server.address, tier: "tier1" });
 }

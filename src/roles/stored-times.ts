@@ -1,6 +1,6 @@
 // After a restart the latest-time gauges tell the truth at once: when the newest WAL file was stored, read from the tier.
 import type { Log } from "../domain/log.ts";
-import type { WalReader } from "../domain/wal-reader.ts";
+import type { Tier, WalReader } from "../domain/wal-reader.ts";
 import { parseWalName } from "../domain/wal-segment.ts";
 import { errorText, KlioError } from "../errors.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
@@ -9,9 +9,19 @@ const names = {
   tier1: { time: "klio.wal.latest_written_time", counters: ["klio.wal.written", "klio.wal.written_size"] },
   tier2: {
     time: "klio.consumer.latest_written_time",
-    counters: ["klio.consumer.written", "klio.consumer.written_size"],
+    counters: [
+      "klio.consumer.written",
+      "klio.consumer.written_size",
+      "klio.consumer.backup_verification_success",
+      "klio.consumer.backup_verification_failure",
+    ],
   },
 } as const;
+
+/** The counters of a cluster on a tier are there, at 0, as soon as the cluster is known. */
+export function beginCounters(tier: Tier, cluster: string, telemetry: Pick<Telemetry, "hydrate">): void {
+  for (const counter of names[tier].counters) telemetry.hydrate(counter, { cluster_name: cluster }, 0);
+}
 
 /**
  * Counters of every known cluster begin at 0. `onNewest` hears of each cluster with WAL, in epoch milliseconds. A tier that
@@ -29,7 +39,7 @@ export async function restoreStoredTimes(
       const labels = { cluster_name: cluster };
       const stored = (await reader.list(cluster)).filter((file) => parseWalName(file.name)?.kind !== "partial");
       const latestMs = stored.reduce((latest, file) => Math.max(latest, file.mtimeMs), 0);
-      for (const counter of names[reader.tier].counters) telemetry.hydrate(counter, labels, 0);
+      beginCounters(reader.tier, cluster, telemetry);
       if (latestMs === 0) continue;
       telemetry.hydrate(names[reader.tier].time, labels, latestMs / 1000);
       onNewest(cluster, latestMs);

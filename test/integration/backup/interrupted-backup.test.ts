@@ -5,7 +5,10 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { klio, tryKlio } from "../../../src/demo/klio-command.ts";
 import { createNarrator } from "../../../src/demo/narrator.ts";
 import { type Stage, setStage } from "../../../src/demo/stage.ts";
+import { isRelayed } from "../../../src/demo/tiers.ts";
 import type { BackupMetadata } from "../../../src/domain/backup-metadata.ts";
+import { metrics } from "../../../src/telemetry/names.ts";
+import { prometheusName } from "../../../src/telemetry/prometheus-text.ts";
 import { eventually } from "../../support/eventually.ts";
 import { temporaryDirectory } from "../../support/temporary-directory.ts";
 
@@ -29,12 +32,12 @@ beforeAll(async () => {
 afterAll(() => stack.disposeAsync(), 60_000);
 
 type Command = { onLine?: (line: string) => void };
-const run = (name: string, more: Command = {}) =>
+const run = (name: string, more: Command = {}, flags: string[] = []) =>
   tryKlio({
     program: stage.program,
     env: stage.clientEnv,
     runAs: stage.runAs,
-    args: ["backup", "run", "--socket", stage.surroundings.sidecarSocket, "--name", name],
+    args: ["backup", "run", "--socket", stage.surroundings.sidecarSocket, "--name", name, ...flags],
     ...more,
   });
 
@@ -143,4 +146,28 @@ test("the server's exposure is 0 while the sidecar streams, grows while it is aw
   await eventually(async () => ((await exposure("tier1")) ?? 0) > 15, { timeoutMs: 40_000, what: "an exposure" });
   await stage.sidecar.start();
   await eventually(async () => (await exposure("tier1")) === 0, { timeoutMs: 40_000, what: "no exposure again" });
+}, 120_000);
+
+test("every metric of the contract is scraped from server and sidecar once a backup was relayed", async () => {
+  const relayed = await run("relayed", {}, ["--enable-tier2-backup"]);
+  expect(relayed.code, relayed.stderr).toBe(0);
+  await eventually(() => isRelayed(stage, "relayed", new AbortController().signal), { timeoutMs: 60_000 });
+  await stage.postgres.query("select pg_switch_wal()");
+  const { ports } = stage.surroundings;
+  const wanted = { server: ports.serverMetrics, plugin: ports.sidecarMetrics };
+  for (const [role, port] of Object.entries(wanted)) {
+    const names = Object.entries(metrics)
+      .filter(([, row]) => row.origin === "contract" && row.roles.some((one) => one === role))
+      .map(([name, { unit, kind }]) => prometheusName(name, unit, kind));
+    expect(names.length).toBeGreaterThan(8);
+    await eventually(
+      async () => {
+        const page = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+        const missing = names.filter((name) => !page.includes(`\n${name}{`));
+        if (missing.length > 0) throw new Error(missing.join(", "));
+        return true;
+      },
+      { timeoutMs: 30_000, what: `all metrics of the ${role}` },
+    );
+  }
 }, 120_000);

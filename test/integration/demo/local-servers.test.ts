@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readlinkSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connect, createServer } from "node:tls";
 import { expect, test } from "vitest";
@@ -7,6 +7,7 @@ import { createKeyFiles } from "../../../src/demo/age-keys.ts";
 import { createCertificates } from "../../../src/demo/certificates.ts";
 import { type PostgresVersion, startPostgres } from "../../../src/demo/local-postgres.ts";
 import { startS3 } from "../../../src/demo/local-s3.ts";
+import { linkTree } from "../../../src/demo/run-as.ts";
 import { temporaryDirectory } from "../../support/temporary-directory.ts";
 
 test.each<PostgresVersion>([15, 16, 17, 18])(
@@ -90,4 +91,15 @@ test("key files: an age file that only its identity opens", async () => {
   const files = await createKeyFiles(join(dir.path, "keys"), "tier1");
   expect(readFileSync(files.encryptionKeyFile).subarray(0, 22).toString()).toContain("age-encryption.org");
   expect(readFileSync(files.identityFile, "utf8")).toMatch(/^AGE-SECRET-KEY-1/);
+});
+
+test("a second name for a tree is made once and found again, links included", async () => {
+  await using dir = await temporaryDirectory();
+  const [from, to] = [join(dir.path, "from"), join(dir.path, "to")];
+  mkdirSync(join(from, "lib"), { recursive: true });
+  writeFileSync(join(from, "lib", "libx.so.1"), "x");
+  symlinkSync("libx.so.1", join(from, "lib", "libx.so"));
+  for (let i = 0; i < 2; i++) linkTree(from, to);
+  expect(readFileSync(join(to, "lib", "libx.so"), "utf8")).toBe("x");
+  expect(readlinkSync(join(to, "lib", "libx.so"))).toBe("libx.so.1");
 });
