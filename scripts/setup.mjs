@@ -25,6 +25,8 @@ const toolsDirectory = join(root, "tools");
 const tools = JSON.parse(readFileSync(join(toolsDirectory, "tools.json"), "utf8"));
 const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "klio", "tools");
 const quiet = process.argv.includes("--quiet");
+/** Also what only the tests need. */
+const forTests = process.argv.includes("--tests");
 /** A set-up that holds the lock this long without finishing is dead. */
 const LOCK_STALE_MS = 15 * 60_000;
 
@@ -202,4 +204,5 @@ function build(name, tool) {
 }
 
 installDependencies();
-for (const [name, tool] of Object.entries(tools)) if (!present(name, tool)) build(name, tool);
+for (const [name, tool] of Object.entries(tools))
+  if ((forTests || !tool.testsOnly) && !present(name, tool)) build(name, tool);
