@@ -113,7 +113,8 @@ async function tellStory(story: Story, narrator: Narrator, stack: AsyncDisposabl
   stack.use(first.postgres);
   await first.postgres.stop();
   const tier1 = tierFigures(first.atPoint, first.atEnd, {
-    exposureSeconds: 0,
+    // No WAL came after the loss: what was found in the end tier 1 held at that moment, and what was not it never did.
+    exposureSeconds: first.atEnd.lost === 0 ? 0 : Number.POSITIVE_INFINITY,
     recoverySeconds: first.recoverySeconds,
     storedBytes: stage.surroundings.tier1Directories.reduce((sum, path) => sum + bytesBelow(path), 0),
   });
