@@ -2,7 +2,8 @@
 //   G1. `lost` is entered only when PostgreSQL says that the slot lost its WAL, and left only when a later look says otherwise.
 //   G2. A look that fails changes nothing: the level stays what it was.
 //   G3. A fact is emitted when the level changes, and only then.
-//   G4. A missing slot is endangered, not lost: nothing keeps WAL for us, and the stream makes the slot again.
+//   G4. A missing slot is endangered, not lost: nothing keeps WAL for us, and the stream makes the slot again. On a standby
+//       from which nothing is streamed none is due.
 import { assign, emit, setup } from "xstate";
 import type { Outcome } from "../domain/outcome.ts";
 import type { StateMeta } from "../telemetry/state-telemetry.ts";
@@ -11,6 +12,7 @@ import { unprovided } from "./unprovided.ts";
 /** What PostgreSQL says about the slot. `safeBytes`: WAL that may still be written before it loses its own; null: no limit. */
 export type SlotLook =
   | { kind: "missing" }
+  | { kind: "notDue" }
   | { kind: "present"; active: boolean; status: string; retainedBytes: number; safeBytes: number | null };
 export type SlotLevel = "watching" | "lagging" | "endangered" | "lost";
 export type SlotGuardInput = {
@@ -38,7 +40,7 @@ export const slotGuard = setup({
   actions: {
     keepLook: assign((_, look: Outcome<SlotLook>) => {
       if (look.kind !== "ok") return {};
-      if (look.value.kind === "missing") return { isPresent: false, active: false, retainedBytes: 0 };
+      if (look.value.kind !== "present") return { isPresent: false, active: false, retainedBytes: 0 };
       return { isPresent: true, active: look.value.active, retainedBytes: look.value.retainedBytes };
     }),
     changeLevel: assign({ level: (_, { level }: { level: SlotLevel }) => level }),
@@ -131,6 +133,7 @@ export const slotGuard = setup({
 });
 
 function levelOf(limits: { lagBytes: number; safeBytes: number }, look: SlotLook): SlotLevel {
+  if (look.kind === "notDue") return "watching";
   if (look.kind === "missing") return "endangered"; // G4
   if (look.status === "lost") return "lost";
   if (look.status === "unreserved" || (look.safeBytes !== null && look.safeBytes < limits.safeBytes))

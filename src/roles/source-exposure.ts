@@ -22,7 +22,13 @@ export type SourceExposure = Disposable & {
 /** Three reports were due. */
 export const SILENT_AFTER_MS = 15_000;
 
-type Watched = { tier: TierName; exposure: Exposure; isSilent: boolean };
+type Watched = {
+  tier: TierName;
+  exposure: Exposure;
+  isSilent: boolean;
+  /** Something of the cluster is, or is to be, on this tier. */
+  isUsed: boolean;
+};
 type Cluster = { heardMs: number; segmentBytes: number; watched: Watched[] };
 
 /** End of the last segment up to which tier 2 holds everything; 0 while that is not known. */
@@ -44,7 +50,12 @@ export function watchExposure(options: {
     const tiers: TierName[] = frontierOf === undefined ? ["tier1"] : ["tier1", "tier2"];
     const made: Cluster = { heardMs, segmentBytes: report.segmentBytes, watched: [] };
     for (const tier of tiers)
-      made.watched.push({ tier, exposure: new Exposure(heldBy(name, made, tier, report.flushed)), isSilent: false });
+      made.watched.push({
+        tier,
+        exposure: new Exposure(heldBy(name, made, tier, report.flushed)),
+        isSilent: false,
+        isUsed: tier === "tier1",
+      });
     clusters.set(name, made);
     return made;
   };
@@ -54,7 +65,11 @@ export function watchExposure(options: {
   /** Brings a cluster up to this moment. */
   const settle = (name: string, cluster: Cluster): void => {
     for (const one of cluster.watched) {
-      if (one.tier === "tier2") one.exposure.durableAt(heldBy(name, cluster, "tier2", 0n));
+      if (one.tier === "tier2") {
+        const { at, missing } = frontierOf?.(name) ?? noFrontier;
+        one.isUsed ||= at !== "" || missing.length > 0;
+        one.exposure.durableAt(heldBy(name, cluster, "tier2", 0n));
+      }
       if (one.isSilent || now() - cluster.heardMs <= SILENT_AFTER_MS) continue;
       one.isSilent = true;
       one.exposure.lost(cluster.heardMs);
@@ -64,8 +79,8 @@ export function watchExposure(options: {
     function* (): Iterable<Reading> {
       for (const [name, cluster] of clusters) {
         settle(name, cluster);
-        for (const { tier, exposure } of cluster.watched)
-          yield { value: value(exposure), labels: { cluster_name: name, tier } };
+        for (const { tier, exposure, isUsed } of cluster.watched)
+          if (isUsed) yield { value: value(exposure), labels: { cluster_name: name, tier } };
       }
     };
   const stops = [
@@ -93,12 +108,11 @@ export function watchExposure(options: {
     },
     known(name, tier, newestMs) {
       const before = clusters.get(name);
-      if (before !== undefined) {
-        before.watched.find((one) => one.tier === tier)?.exposure.since(newestMs);
-        return;
-      }
-      const cluster = add(name, newestMs, { end: 0n, flushed: 0n, segmentBytes: 0 });
+      const cluster = before ?? add(name, newestMs, { end: 0n, flushed: 0n, segmentBytes: 0 });
       for (const one of cluster.watched) {
+        if (one.tier === tier) one.isUsed = true;
+        if (before !== undefined && one.tier === tier) one.exposure.since(newestMs);
+        if (before !== undefined) continue;
         one.isSilent = true;
         one.exposure.lost(newestMs);
       }

@@ -59,6 +59,7 @@ export async function superviseChild(options: {
     given.resolve(error);
     ready.reject(error);
   };
+  options.telemetry.hydrate("klio.child.restarts", { child: name }, 0);
   let readyAtMs = 0;
   actor.on("child.ready", () => {
     readyAtMs = performance.now();

@@ -159,7 +159,13 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
   });
   const guard: Actor<typeof slotGuard> = telemetry.start(
     slotGuard.provide({
-      actors: { readSlot: readSlot({ standardDsn: source.standardDsn, applicationName: APPLICATION_NAME }) },
+      actors: {
+        readSlot: readSlot({
+          standardDsn: source.standardDsn,
+          applicationName: APPLICATION_NAME,
+          primary: options.primary,
+        }),
+      },
     }),
     {
       id: `slotGuard/${cluster}`,

@@ -23,12 +23,12 @@ async function look(source: Source, slot: string, signal: AbortSignal): Promise<
   return rows.kind === "ok" ? ok(rows.value[0]) : rows;
 }
 
-/** Actor logic of slotGuard. */
-export function readSlot(source: Source) {
+/** Actor logic of slotGuard. `primary`: a standby is waited for, not streamed from. */
+export function readSlot(source: Source & { primary: boolean }) {
   return fromPromise<Outcome<SlotLook>, { slot: string }>(async ({ input, signal }) => {
     const row = await look(source, input.slot, signal);
     if (row.kind !== "ok") return row;
-    if (row.value === undefined) return ok({ kind: "missing" });
+    if (row.value === undefined) return source.primary ? whyMissing(source, signal) : ok({ kind: "missing" });
     const { active, status, safe, retained } = row.value;
     return ok({
       kind: "present",
@@ -38,6 +38,11 @@ export function readSlot(source: Source) {
       safeBytes: safe === null || safe === undefined ? null : Number(safe),
     });
   });
+}
+
+async function whyMissing({ standardDsn, applicationName }: Source, signal: AbortSignal): Promise<Outcome<SlotLook>> {
+  const rows = await askSource(standardDsn, "select pg_is_in_recovery() as standby", { signal, applicationName });
+  return rows.kind === "ok" ? ok({ kind: rows.value[0]?.standby === true ? "notDue" : "missing" }) : rows;
 }
 
 /** Actor logic of walStream: the slot's position; a missing slot is made, its WAL reserved at once. */

@@ -109,6 +109,15 @@ test("G4: a missing slot is endangered", async () => {
   expect(actor.getSnapshot().context).toMatchObject({ isPresent: false, retainedBytes: 0 });
 });
 
+test("G4: on a standby that is only waited for no slot is due; promoted without one it is endangered", async () => {
+  const { actor, look } = guard([ok({ kind: "notDue" }), looks.missing]);
+  await look();
+  expect(actor.getSnapshot().value).toBe("watching");
+  expect(actor.getSnapshot().context).toMatchObject({ isPresent: false, retainedBytes: 0 });
+  await look();
+  expect(actor.getSnapshot().value).toBe("endangered");
+});
+
 test("the source is looked at once per interval, not before", async () => {
   const { actor, clock } = guard([]);
   clock.increment(999);

@@ -81,7 +81,7 @@ test("a sidecar that is not heard any more is behind from the last moment it was
 test("after a restart of the server a cluster counts from its newest file until its sidecar is heard", () => {
   const { exposure, values, pass, hold } = watch();
   exposure.known("a", "tier1", pass(0) - 30_000);
-  expect(values()).toEqual({ "a/tier1": 30, "a/tier2": 30 });
+  expect(values()).toEqual({ "a/tier1": 30 });
   exposure.known("a", "tier2", pass(0) - 90_000);
   expect(values()).toEqual({ "a/tier1": 30, "a/tier2": 90 });
   hold(held(1));
@@ -91,6 +91,14 @@ test("after a restart of the server a cluster counts from its newest file until 
   hold(held(2));
   expect(values()).toEqual({ "a/tier1": 0, "a/tier2": 0 });
   expect(exposure.seconds("b", "tier1")).toBeUndefined();
+});
+
+test("a cluster of which nothing is to be on tier 2 has no series of it; one that waits for its first file has", () => {
+  const { exposure, values, hold } = watch();
+  exposure.report("a", { end: at(3), flushed: at(3), segmentBytes });
+  expect(Object.keys(values())).toEqual(["a/tier1"]);
+  hold({ ...noFrontier, missing: [held(2).at] });
+  expect(Object.keys(values())).toEqual(["a/tier1", "a/tier2"]);
 });
 
 test("a frontier that was not compared with the listings yet is believed by nobody", () => {
