@@ -8,8 +8,8 @@ export type Fact =
   | { type: "wal.durable"; cluster: string; bytes: number }
   /** A WAL file is complete on tier 1. */
   | { type: "wal.stored"; cluster: string; name: string; rawBytes: number; sendToTier2: boolean; traceparent?: string }
-  /** A WAL file is confirmed on tier 2; `bytes` as stored there. */
-  | { type: "segment.offloaded"; cluster: string; name: string; bytes: number }
+  /** A WAL file is confirmed on tier 2; `bytes` as stored there, `rawBytes` of WAL (0: it was there, and was not read). */
+  | { type: "segment.offloaded"; cluster: string; name: string; bytes: number; rawBytes: number }
   | { type: "segment.abandoned"; cluster: string; name: string; reason: string }
   /** Verdicts of a backup's verification on tier 2. */
   | { type: "relay.verified"; cluster: string; backup: string }

@@ -14,7 +14,8 @@ import type { StateMeta } from "../telemetry/state-telemetry.ts";
 import { unprovided } from "./unprovided.ts";
 
 /** What tier 1 has under the task's name. `name` may differ: a partial file may have been completed meanwhile. */
-export type ReadResult = { kind: "read"; name: string; bytes: number } | { kind: "gone" };
+/** `rawBytes`: of WAL in the file, a whole segment's when it is complete. */
+export type ReadResult = { kind: "read"; name: string; bytes: number; rawBytes: number } | { kind: "gone" };
 /** `bytes`: size of the object; `wasThere`: tier 2 had the same content already. */
 export type PutResult = { bytes: number; wasThere: boolean };
 export type SegmentOffloadInput = { task: OffloadTask };
@@ -26,6 +27,7 @@ type Context = {
   traceparent: string;
   attempt: number;
   bytes: number;
+  rawBytes: number;
   code: string;
   reason: string;
   fatal: boolean;
@@ -62,9 +64,11 @@ export const segmentOffload = setup({
   },
   actions: {
     countAttempt: assign({ attempt: ({ context }) => context.attempt + 1 }),
-    keepFile: assign(({ context }, outcome: Outcome<ReadResult>) => ({
-      name: outcome.kind === "ok" && outcome.value.kind === "read" ? outcome.value.name : context.name,
-    })),
+    keepFile: assign(({ context: { name, rawBytes } }, outcome: Outcome<ReadResult>) =>
+      outcome.kind === "ok" && outcome.value.kind === "read"
+        ? { name: outcome.value.name, rawBytes: outcome.value.rawBytes }
+        : { name, rawBytes },
+    ),
     keepBytes: assign((_, outcome: Outcome<PutResult>) => ({ bytes: outcome.kind === "ok" ? outcome.value.bytes : 0 })),
     keepFailure: assign((_, { kind, code, reason }: Failure) => ({ fatal: kind === "fatal", code, reason })),
     judge: assign({
@@ -78,7 +82,8 @@ export const segmentOffload = setup({
     }),
     judgeDone: assign({ verdict: ({ context }): TaskVerdict => ({ kind: "done", name: context.name }) }),
     emitOffloaded: emit(
-      ({ context: { cluster, name, bytes } }) => ({ type: "segment.offloaded", cluster, name, bytes }) as const,
+      ({ context: { cluster, name, bytes, rawBytes } }) =>
+        ({ type: "segment.offloaded", cluster, name, bytes, rawBytes }) as const,
     ),
     emitAbandoned: emit(
       ({ context: { cluster, name, reason } }) => ({ type: "segment.abandoned", cluster, name, reason }) as const,
@@ -105,6 +110,7 @@ export const segmentOffload = setup({
     traceparent: input.task.traceparent,
     attempt: 0,
     bytes: 0,
+    rawBytes: 0,
     code: "",
     reason: "",
     fatal: false,

@@ -32,11 +32,11 @@ const recorders: { [T in Fact["type"]]: Recorder<T> } = {
     to.set("klio.wal.latest_written_time", now, { cluster_name: cluster });
     recordPosition(to, "tier1", { cluster, name, segmentBytes: rawBytes });
   },
-  "segment.offloaded": (to, { cluster, name, bytes }, now) => {
+  "segment.offloaded": (to, { cluster, name, bytes, rawBytes }, now) => {
     to.add("klio.consumer.written_size", bytes, { cluster_name: cluster });
     to.add("klio.consumer.written", 1, { cluster_name: cluster });
     to.set("klio.consumer.latest_written_time", now, { cluster_name: cluster });
-    recordPosition(to, "tier2", { cluster, name, segmentBytes: undefined });
+    recordPosition(to, "tier2", { cluster, name, segmentBytes: rawBytes === 0 ? undefined : rawBytes });
   },
   "segment.abandoned": (to, { cluster }) => to.add("klio.consumer.abandoned", 1, { cluster_name: cluster }),
   "relay.verified": (to, { cluster }) =>

@@ -14,7 +14,7 @@ import type { ObjectStore } from "./object-store.ts";
 import { type PutOptions, SINGLE_PUT_BYTES } from "./put-object.ts";
 
 /** A file as tier 2 will have it. `body` is read to its end or destroyed. */
-type Exported = { bytes: number; sha256: Buffer; body: Readable };
+type Exported = { bytes: number; rawBytes: number; sha256: Buffer; body: Readable };
 
 export type SegmentUploaderOptions = {
   /** Undefined: tier 1 has no such file. Rejects with KLIO-WAL-DAMAGED and the like. */
@@ -62,10 +62,10 @@ export function segmentUploader(options: SegmentUploaderOptions) {
     for (const candidate of name.endsWith(PARTIAL) ? [name, stemOf(name)] : [name]) {
       const exported = await options.exportFile(cluster, candidate);
       if (exported === undefined) continue;
-      const { bytes, sha256 } = exported;
+      const { bytes, rawBytes, sha256 } = exported;
       const body = bytes <= SINGLE_PUT_BYTES ? await collect(exported) : exported.body;
       loaded.set(task, { name: candidate, bytes, sha256, body });
-      return ok({ kind: "read", name: candidate, bytes });
+      return ok({ kind: "read", name: candidate, bytes, rawBytes });
     }
     return ok({ kind: "gone" });
   }

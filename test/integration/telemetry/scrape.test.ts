@@ -50,7 +50,7 @@ test("the server", async () => {
     telemetry.record({ type: "wal.received", cluster, bytes: 16_777_216 });
     telemetry.record({ type: "wal.durable", cluster, bytes: 4_000_000 });
     telemetry.record({ type: "wal.stored", cluster, name, rawBytes: 16_777_216, sendToTier2: true });
-    telemetry.record({ type: "segment.offloaded", cluster, name, bytes: 4_000_000 });
+    telemetry.record({ type: "segment.offloaded", cluster, name, bytes: 4_000_000, rawBytes: 16 << 20 });
     telemetry.record({ type: "relay.verified", cluster, backup: "b" });
     telemetry.record({ type: "relay.corrupt", cluster, backup: "c", reason: "x" });
     telemetry.record({ type: "child.restarted", name: "nats-server", reason: "x" });

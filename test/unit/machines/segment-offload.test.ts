@@ -23,7 +23,7 @@ const task: OffloadTask = {
   deadLetter: 0,
   spread: 1,
 };
-const read: Outcome<ReadResult> = ok({ kind: "read", name: NAME, bytes: 10 });
+const read: Outcome<ReadResult> = ok({ kind: "read", name: NAME, bytes: 10, rawBytes: 1 << 24 });
 const gone: Outcome<ReadResult> = ok({ kind: "gone" });
 const put: Outcome<PutResult> = ok({ bytes: 99, wasThere: false });
 const down = failure("KLIO-S3-DOWN", "no answer");
@@ -63,7 +63,7 @@ test("O1: the fact comes after tier 2's confirmation, with the bytes of the obje
   const { actor, facts } = offload({});
   expect(facts).toEqual([]);
   expect(await toPromise(actor)).toEqual({ kind: "done", name: NAME });
-  expect(facts).toEqual([{ type: "segment.offloaded", cluster: "main", name: NAME, bytes: 99 }]);
+  expect(facts).toEqual([{ type: "segment.offloaded", cluster: "main", name: NAME, bytes: 99, rawBytes: 1 << 24 }]);
 });
 
 test("O1: a partial file that was completed meanwhile is reported under the name that was sent", async () => {

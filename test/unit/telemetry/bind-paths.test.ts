@@ -177,7 +177,7 @@ const task: OffloadTask = {
 };
 const failures = [failure("KLIO-S3-DOWN", "503"), failure("KLIO-S3-CONFLICT", "other bytes")];
 const answers: Record<string, unknown[]> = {
-  readSegment: [ok({ kind: "read", name: task.name, bytes: 1 }), ok({ kind: "gone" }), ...failures],
+  readSegment: [ok({ kind: "read", name: task.name, bytes: 1, rawBytes: 2 }), ok({ kind: "gone" }), ...failures],
   putSegment: [ok({ bytes: 1, wasThere: false }), ...failures],
   findSegment: [ok({ isHeld: true }), ok({ isHeld: false }), ...failures],
   confirmSegment: [ok(undefined), ...failures],

@@ -129,11 +129,12 @@ const facts: [Fact, Record<string, number>][] = [
     { "klio.wal.written{cluster_name=c}": 1, "klio.wal.latest_written_time{cluster_name=c}": now },
   ],
   [
-    { type: "segment.offloaded", cluster: "c", name: "000000020000000000000003", bytes: 9 },
+    { type: "segment.offloaded", cluster: "c", name: "000000020000000000000003", bytes: 9, rawBytes: 1 << 24 },
     {
       "klio.consumer.written{cluster_name=c}": 1,
       "klio.consumer.written_size{cluster_name=c}": 9,
       "klio.consumer.latest_written_time{cluster_name=c}": now,
+      "klio.wal.latest_written_lsn{cluster_name=c,tier=tier2}": 0x4000000,
       "klio.wal.latest_written_timeline{cluster_name=c,tier=tier2}": 2,
     },
   ],
