@@ -1,5 +1,6 @@
 // A PostgreSQL of our own on loopback, for the demo and the tests: initdb, start, stop, kill, query.
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
@@ -48,15 +49,26 @@ export interface LocalPostgres extends AsyncDisposable {
 const PASSWORD = "klio-demo";
 const START_LIMIT_MS = 60_000;
 
-/** A free TCP port on loopback. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
+/** Below the range from which systems give ports to connections: what is free now is free in a moment, too. */
+const PORTS = { from: 15_000, to: 32_000 };
+const handedOut = new Set<number>();
+
+/** A free TCP port on loopback, another one at each call. Rejects with KLIO-PORT-BUSY when none is found. */
+export async function freePort(): Promise<number> {
+  for (let tries = 0; tries < 1_000; tries++) {
+    const port = randomInt(PORTS.from, PORTS.to);
+    if (handedOut.has(port) || !(await isFree(port))) continue;
+    handedOut.add(port);
+    return port;
+  }
+  throw new KlioError("KLIO-PORT-BUSY", `no free port from ${PORTS.from} to ${PORTS.to}`);
+}
+
+export function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
     const probe = createServer();
-    probe.once("error", reject);
-    probe.listen(0, "127.0.0.1", () => {
-      const address = probe.address();
-      probe.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
-    });
+    probe.once("error", () => resolve(false));
+    probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(true)));
   });
 }
 

@@ -1,13 +1,12 @@
 // Everything the demo's processes need before they start: directories, certificates, keys, ports, configuration files, and
 // `endpoints.json`, by which any client can join.
 import { mkdirSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { stringify } from "yaml";
 import type { Environment } from "../config/config.ts";
 import { createKeyFiles } from "./age-keys.ts";
 import { type Certificates, createCertificates } from "./certificates.ts";
-import { freePort, type LocalPostgres } from "./local-postgres.ts";
+import { freePort, isFree, type LocalPostgres } from "./local-postgres.ts";
 import type { LocalS3 } from "./local-s3.ts";
 import { giveTo, openForWalking, type RunAs } from "./run-as.ts";
 
@@ -47,14 +46,6 @@ const PREFERRED: Ports = {
   serverConsole: 9474,
   sidecarConsole: 9475,
 };
-
-function isFree(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = createServer();
-    probe.once("error", () => resolve(false));
-    probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(true)));
-  });
-}
 
 /** The usual ports, unless any will do; a busy one moves to a free one. `moved` says which. */
 async function choosePorts(env: Environment, usual: boolean): Promise<{ ports: Ports; moved: string[] }> {
