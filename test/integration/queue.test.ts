@@ -1,4 +1,5 @@
-import { readFileSync, rmSync, statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { connect } from "nats";
 import { expect, test } from "vitest";
@@ -240,7 +241,7 @@ test("when the queue's directory is lost its streams are made again, and who lis
   source.command({ type: "room.changed", room: 10 });
   await eventually(() => source.tasks().length === 1);
   const before = server.pid();
-  rmSync(join(directory.path, "jetstream"), { recursive: true });
+  await rm(join(directory.path, "jetstream"), { recursive: true, maxRetries: 20, retryDelay: 20 });
   process.kill(before, "SIGKILL");
   await eventually(() => lost === 1 && source.events.some(({ type }) => type === "tasks.forgotten"));
   // An answer for a task of the lost stream must not settle the one that now has its number.
