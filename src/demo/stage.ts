@@ -1,8 +1,10 @@
 // The demo's cast: S3 server, PostgreSQL, Klio server and sidecar, each a process of its own; started, told about, stopped.
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import type { Environment } from "../config/config.ts";
 import { findTool } from "../config/tools.ts";
+import { errorText } from "../errors.ts";
 import { type LocalPostgres, type PostgresVersion, preparePostgres } from "./local-postgres.ts";
 import { type LocalS3, startS3 } from "./local-s3.ts";
 import { type ManagedProcess, startManaged } from "./managed-process.ts";
@@ -38,6 +40,7 @@ export const POSTGRES_SETTINGS = {
 };
 
 const START_LIMIT_MS = 60_000;
+const START_ATTEMPTS = 10;
 
 /** True when the readiness endpoint of a process answers 200. */
 async function isReady(port: number): Promise<boolean> {
@@ -87,7 +90,7 @@ export async function setStage(options: {
   const serverEnv = { ...base, HOME: join(directory, "server"), TMPDIR: join(directory, "server") };
   const clientEnv = { ...base, HOME: sidecarDirectory, TMPDIR: sidecarDirectory };
 
-  const startServer = (tiers: { tier1: boolean; tier2: boolean }) =>
+  const startOnce = (tiers: { tier1: boolean; tier2: boolean }) =>
     startManaged({
       name: "server",
       command: program.node,
@@ -110,6 +113,19 @@ export async function setStage(options: {
       readyWithinMs: START_LIMIT_MS,
       tell: narrator.warn,
     });
+
+  // The usual ports are among those that systems give to connections: one may hold a port for a moment.
+  const startServer = async (tiers: { tier1: boolean; tier2: boolean }): Promise<ManagedProcess> => {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await startOnce(tiers);
+      } catch (error) {
+        if (attempt === START_ATTEMPTS || !/address already in use|is in use/.test(errorText(error))) throw error;
+        narrator.warn("a port is taken for a moment; starting the server again");
+        await pause(1_000);
+      }
+    }
+  };
 
   narrator.step(
     "starting the Klio server: tier 1 on local disk, tier 2 on S3, nats-server and two Kopia servers below it",

@@ -36,11 +36,14 @@ export async function superviseChild(options: {
 }): Promise<SupervisedChild> {
   const { name, log } = options;
   let alive = 0;
+  let isProven = false;
   let onGone: (() => void) | undefined;
   const logic = runChild(
     () => {
       alive += 1;
-      return options.spec();
+      const { refusal, ...spec } = options.spec();
+      // What ran once can run again: a port that somebody holds for a moment must not end the whole server.
+      return isProven || refusal === undefined ? spec : { ...spec, refusal };
     },
     () => {
       alive -= 1;
@@ -75,7 +78,6 @@ export async function superviseChild(options: {
     refuse(reason);
   });
   actor.subscribe({ error: (error) => refuse(errorText(error)) });
-  let isProven = false;
   const stop = async () => {
     actor.send({ type: "shutdown.requested" });
     if (alive > 0) {
