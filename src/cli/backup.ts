@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError } from "commander";
 import { type BackupMetadata, formatBackupMetadata } from "../domain/backup-metadata.ts";
 import { KlioError } from "../errors.ts";
-import { askSidecar, type BackupCommand, runBackupCommand } from "../roles/backup-command.ts";
+import { askSidecar, type BackupCommand, nameOfNow, runBackupCommand } from "../roles/backup-command.ts";
 import { commandLog } from "../roles/command-log.ts";
 import { createProgress } from "../roles/progress-line.ts";
 import { deleteBackup, listBackups, readBackup, type VerifiedBackup, verifyBackups } from "../roles/stored-backups.ts";
@@ -75,7 +75,7 @@ export function registerBackup(program: Command, context: CliContext): void {
     .option("--socket <path>", "let the sidecar behind this control socket take it")
     .action(async (_: unknown, command: Command) => {
       const { config: file, logLevel, socket, ...flags } = command.optsWithGlobals<RunFlags>();
-      const name = flags.name ?? new Date().toISOString().replace(/\D/g, "").slice(0, 14);
+      const name = flags.name ?? nameOfNow();
       const request = { name, sendToTier2: flags.enableTier2Backup, waitForWals: flags.waitForWals };
       const progress = createProgress(stderr);
       const onProgress = (step: { state: string; processedBytes: number; estimatedBytes: number }) =>

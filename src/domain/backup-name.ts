@@ -12,7 +12,12 @@ export function requireBackupName(name: string): string {
   return name;
 }
 
+/** `YYYYMMDDhhmmss` in UTC. */
+export function timeName(epochMs: number): string {
+  return new Date(epochMs).toISOString().replace(/\D/g, "").slice(0, 14);
+}
+
 /** `backup-YYYYMMDDhhmmss` in UTC. */
 export function defaultBackupName(epochMs: number): string {
-  return `backup-${new Date(epochMs).toISOString().replace(/\D/g, "").slice(0, 14)}`;
+  return `backup-${timeName(epochMs)}`;
 }

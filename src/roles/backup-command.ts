@@ -2,6 +2,7 @@
 import type { BackupRequest, BackupStep } from "../actors/grpc/serve-sidecar.actor.ts";
 import { requestBackup } from "../actors/grpc/sidecar-client.ts";
 import type { ClientConfig, Environment } from "../config/config.ts";
+import { timeName } from "../domain/backup-name.ts";
 import { startTelemetry } from "../telemetry/telemetry.ts";
 import { runBaseBackup } from "./backup.ts";
 import { commandLog } from "./command-log.ts";
@@ -13,6 +14,9 @@ export type BackupCommand = {
   logLevel: string;
   signal: AbortSignal;
 };
+
+/** The name of a backup that was given none on the command line: the time, `YYYYMMDDhhmmss`. */
+export const nameOfNow = () => timeName(Date.now());
 
 /** Resolves with the metadata as JSON; rejects as `runBaseBackup` does. */
 export async function runBackupCommand(

@@ -1,12 +1,13 @@
 // P7, P3: base backups of a real PostgreSQL to a real server: what is stored, what PostgreSQL sees of it, and what a fault leaves.
 import { spawn } from "node:child_process";
-import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { checkDataDirectory } from "../../../src/actors/backup/data-directory.ts";
 import { resolveClientConfig } from "../../../src/config/resolve.ts";
 import { klio, tryKlio } from "../../../src/demo/klio-command.ts";
 import { createNarrator } from "../../../src/demo/narrator.ts";
+import { giveTo } from "../../../src/demo/run-as.ts";
 import { type Stage, setStage } from "../../../src/demo/stage.ts";
 import { type BackupMetadata, parseBackupMetadata } from "../../../src/domain/backup-metadata.ts";
 import { KlioError } from "../../../src/errors.ts";
@@ -32,8 +33,7 @@ beforeAll(async () => {
   });
   tablespace = join(dir.path, "fast disk");
   mkdirSync(tablespace);
-  const { uid, gid } = stage.runAs;
-  if (uid !== undefined && gid !== undefined) chownSync(tablespace, uid, gid);
+  await giveTo(tablespace, stage.runAs);
   await stage.postgres.query(`create tablespace fast location '${tablespace}'`);
   await stage.postgres.query(
     "create table t tablespace fast as select g, repeat('x', 500) as filler from generate_series(1, 20000) g",

@@ -1,9 +1,10 @@
 // P8: the sidecar is killed (-9) in each state of a backup's life; after the restart its metrics tell the truth.
-import { chownSync, mkdirSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { klio, tryKlio } from "../../../src/demo/klio-command.ts";
 import { createNarrator } from "../../../src/demo/narrator.ts";
+import { giveTo } from "../../../src/demo/run-as.ts";
 import { type Stage, setStage } from "../../../src/demo/stage.ts";
 import { isRelayed } from "../../../src/demo/tiers.ts";
 import type { BackupMetadata } from "../../../src/domain/backup-metadata.ts";
@@ -22,8 +23,7 @@ beforeAll(async () => {
   stage = await setStage(options);
   const tablespace = join(dir.path, "tablespace");
   mkdirSync(tablespace);
-  const { uid, gid } = stage.runAs;
-  if (uid !== undefined && gid !== undefined) chownSync(tablespace, uid, gid);
+  await giveTo(tablespace, stage.runAs);
   await stage.postgres.query(`create tablespace other location '${tablespace}'`);
   await stage.postgres.query(
     "create table u tablespace other as select g, md5(g::text) as filler from generate_series(1, 100000) g",
