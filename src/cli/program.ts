@@ -17,6 +17,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   "reset-lsn": async () => (await import("./reset-lsn.ts")).registerResetLsn,
   retention: async () => (await import("./retention.ts")).registerRetention,
   admin: async () => (await import("./admin.ts")).registerAdmin,
+  "wal-player": async () => (await import("./wal-player.ts")).registerWalPlayer,
   demo: async () => (await import("./demo.ts")).registerDemo,
 };
 

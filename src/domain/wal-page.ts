@@ -8,8 +8,11 @@ const PAGE_BYTES = 8192;
 const SHORT_HEADER_BYTES = 24;
 const LONG_HEADER_BYTES = 40;
 const LONG_HEADER_FLAG = 0x0002;
-/** XLOG_PAGE_MAGIC of the versions that are supported. */
-const MAGIC: Readonly<Record<number, string>> = { 53520: "15", 53523: "16", 53526: "17", 53528: "18" };
+/** XLOG_PAGE_MAGIC by version of PostgreSQL, of those that are supported. */
+export const pageMagic = { 15: 0xd110, 16: 0xd113, 17: 0xd116, 18: 0xd118 } as const;
+const MAGIC: Readonly<Record<number, string>> = Object.fromEntries(
+  Object.entries(pageMagic).map(([version, magic]) => [magic, version]),
+);
 
 export type PageCheckOptions = {
   /** Segment name. */

@@ -1,45 +1,16 @@
 import { existsSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { Writable } from "node:stream";
 import { expect, test } from "vitest";
 import { type AdminHandlers, serveAdmin } from "../../src/actors/grpc/serve-admin.actor.ts";
-import { runProgram } from "../../src/cli/program.ts";
 import { walKey } from "../../src/domain/object-key.ts";
 import { readOnlyAdmin } from "../../src/roles/offload-admin.ts";
 import { backupOf } from "../support/backups.ts";
 import { eventually } from "../support/eventually.ts";
+import { klio } from "../support/klio-cli.ts";
 import { ListedRepository, offloadBench, wal } from "../support/offload-bench.ts";
 import { temporaryDirectory } from "../support/temporary-directory.ts";
 import { testLog } from "../support/test-log.ts";
-
-function sink() {
-  let text = "";
-  const stream = new Writable({
-    write(chunk, _, done) {
-      text += chunk;
-      done();
-    },
-  });
-  return { stream, text: () => text };
-}
-
-/** Runs `klio …` as a user would, in this process. */
-async function klio(...argv: string[]) {
-  const [out, err] = [sink(), sink()];
-  let status = 0;
-  await runProgram({
-    argv,
-    env: {},
-    stdout: out.stream,
-    stderr: err.stream,
-    signal: new AbortController().signal,
-    exit: (code) => {
-      status = code;
-    },
-  });
-  return { out: out.text(), err: err.text(), status };
-}
 
 async function serving(handlers: AdminHandlers, directory: string) {
   const socketPath = join(directory, "admin.sock");
