@@ -197,7 +197,10 @@ test("play tells what went wrong: no server, no WAL, a foreign cluster, a file o
   const stop = new AbortController();
   const slow = klioWith({ signal: stop.signal }, "wal-player", "play", wal, "--config", config, "--rate", "0.001");
   stop.abort();
-  expect(await slow).toMatchObject({ status: 75, err: expect.stringContaining("000000010000000000000001 was cancelled") });
+  expect(await slow).toMatchObject({
+    status: 75,
+    err: expect.stringContaining("000000010000000000000001 was cancelled"),
+  });
 
   await server.server.close(0);
   const nobody = await play(wal);
