@@ -1,4 +1,5 @@
-// klio.base.*: what is stored on each tier, listed at start and then once a minute; ages grow at every look.
+// klio.base.*: what is stored on each tier, listed at start, after each change by this server, and once a minute; ages grow at
+// every look.
 import { type BaseStatistics, baseStatistics } from "../domain/base-statistics.ts";
 import type { Log } from "../domain/log.ts";
 import type { SnapshotRepository } from "../domain/snapshots.ts";
@@ -19,15 +20,25 @@ const values: readonly [MetricName, Value][] = [
 ];
 
 export type BaseWatch = AsyncDisposable & {
-  /** Backups have changed: lists them now. */
+  /** Backups have changed past this server: lists them now. */
   refresh(): void;
 };
 
+export type WatchedRepository = Pick<SnapshotRepository, "tier" | "backups"> & {
+  onChanged(watcher: () => void): () => void;
+};
+
 /** Watches one tier until disposed. A listing that fails leaves the last values. */
-export function watchBaseBackups(repository: SnapshotRepository, telemetry: Telemetry, log: Log): BaseWatch {
+export function watchBaseBackups(
+  repository: WatchedRepository,
+  telemetry: Pick<Telemetry, "observe">,
+  log: Log,
+): BaseWatch {
   let known: BaseStatistics[] = [];
+  let isWaiting = false;
   const { tier } = repository;
   const list = async () => {
+    isWaiting = false; // a change from now on may be missed by this listing
     const listed = await repository.backups();
     if (listed.kind === "ok") known = baseStatistics(listed.value);
     else log.warn("base.list.failed", `cannot list the base backups of ${tier}: ${listed.reason}`, { tier });
@@ -40,8 +51,11 @@ export function watchBaseBackups(repository: SnapshotRepository, telemetry: Tele
   );
   let running: Promise<void> = list();
   const refresh = () => {
+    if (isWaiting) return;
+    isWaiting = true;
     running = running.then(list);
   };
+  stops.push(repository.onChanged(refresh));
   const timer = setInterval(refresh, LIST_MS);
   return {
     refresh,

@@ -146,12 +146,11 @@ async function serveTier1(
     listenAddress: config.wal.listenAddress,
     telemetry,
     log: log.with({ tier: "tier1" }),
-    closeBackup: offload.closeBackup,
-    async maintainBackups(request) {
-      const done = await offload.maintainBackups(request);
+    async closeBackup(request) {
       base.refresh();
-      return done;
+      return offload.closeBackup(request);
     },
+    maintainBackups: offload.maintainBackups,
     openRepository: repositoryAccess(repository, config.base.listenAddress),
     onStored: (fact) => offload.onStored(fact),
     onInterrupted: (fact) => offload.onStored(fact),

@@ -55,6 +55,7 @@ export class KopiaRepository implements SnapshotRepository {
   private readonly parts: Parts;
   private readonly peer: Peer;
   private readonly metadata: MetadataCache = new Map();
+  private readonly watchers = new Set<() => void>();
   private served: Served | undefined;
 
   constructor(parts: Parts) {
@@ -89,6 +90,12 @@ export class KopiaRepository implements SnapshotRepository {
 
   setServed(served: Served): void {
     this.served = served;
+  }
+
+  /** Tells of each change that was made past the server, here or by a copy to this tier. Returns what ends that. */
+  onChanged(watcher: () => void): () => void {
+    this.watchers.add(watcher);
+    return () => this.watchers.delete(watcher);
   }
 
   private run(
@@ -189,6 +196,7 @@ export class KopiaRepository implements SnapshotRepository {
   }
 
   async refreshServer(): Promise<Outcome<void>> {
+    for (const tell of this.watchers) tell();
     if (this.served === undefined) return ok(undefined);
     const { kopia, control, passPhrase, stateDirectory } = this.parts;
     const result = await runKopia(kopia, {
