@@ -188,7 +188,7 @@ function build(name, tool) {
     const args = ["build", "-mod=readonly", "-trimpath", "-ldflags", tool.ldflags];
     if (tool.tags) args.push("-tags", tool.tags);
     const result = run("go", [...args, "-o", join(temporary, name), tool.package], {
-      cwd: join(toolsDirectory, name),
+      cwd: join(toolsDirectory, tool.module ?? name),
       env: { ...process.env, CGO_ENABLED: "0", GOFLAGS: "" },
     });
     if (result.status !== 0) {

@@ -7,7 +7,7 @@ import { delimiter, join } from "node:path";
 import { KlioError } from "../errors.ts";
 import type { Environment } from "./config.ts";
 
-export type ToolName = "kopia" | "nats-server" | "versitygw" | "promtool";
+export type ToolName = "kopia" | "nats-server" | "versitygw" | "promtool" | "prometheus";
 type Pin = { version: string; accept: string; versionArgs: string[]; variable: string; testsOnly?: boolean };
 
 const pins = JSON.parse(readFileSync(new URL("../../tools/tools.json", import.meta.url), "utf8")) as Record<
