@@ -62,6 +62,8 @@ export async function setStage(options: {
   stack: AsyncDisposableStack;
   /** False: any free ports, for several stages side by side. */
   usualPorts?: boolean;
+  /** Whole telemetry environment of each process, instead of the caller's OTEL_* with a Prometheus endpoint. */
+  telemetry?: Record<"server" | "sidecar", Readonly<Record<string, string>>>;
 }): Promise<Stage> {
   const { directory, env, narrator, stack, usualPorts = true } = options;
   const runAs = unprivileged();
@@ -89,6 +91,10 @@ export async function setStage(options: {
   const base = { PATH: "/usr/local/bin:/usr/bin:/bin", NO_COLOR: "1", ...tools };
   const serverEnv = { ...base, HOME: join(directory, "server"), TMPDIR: join(directory, "server") };
   const clientEnv = { ...base, HOME: sidecarDirectory, TMPDIR: sidecarDirectory };
+  const telemetry = options.telemetry ?? {
+    server: telemetryEnvironment(env, "klio-server", ports.serverMetrics),
+    sidecar: telemetryEnvironment(env, "klio-plugin", ports.sidecarMetrics),
+  };
 
   const startOnce = (tiers: { tier1: boolean; tier2: boolean }) =>
     startManaged({
@@ -105,7 +111,7 @@ export async function setStage(options: {
         tiers.tier1 ? "--tier1" : "--no-tier1",
         ...(tiers.tier2 ? ["--tier2"] : []),
       ],
-      env: { ...serverEnv, ...telemetryEnvironment(env, "klio-server", ports.serverMetrics) },
+      env: { ...serverEnv, ...telemetry.server },
       runAs: {},
       cwd: directory,
       logFile: join(directory, "server", "server.log"),
@@ -146,7 +152,7 @@ export async function setStage(options: {
       "--console-listen-address",
       `127.0.0.1:${ports.sidecarConsole}`,
     ],
-    env: { ...clientEnv, ...telemetryEnvironment(env, "klio-plugin", ports.sidecarMetrics) },
+    env: { ...clientEnv, ...telemetry.sidecar },
     runAs,
     cwd: sidecarDirectory,
     logFile: join(sidecarDirectory, "sidecar.log"),

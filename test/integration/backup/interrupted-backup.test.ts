@@ -2,26 +2,20 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { klio, tryKlio } from "../../../src/demo/klio-command.ts";
-import { createNarrator } from "../../../src/demo/narrator.ts";
+import { klio } from "../../../src/demo/klio-command.ts";
 import { giveTo } from "../../../src/demo/run-as.ts";
-import { type Stage, setStage } from "../../../src/demo/stage.ts";
-import { isRelayed } from "../../../src/demo/tiers.ts";
+import type { Stage } from "../../../src/demo/stage.ts";
 import type { BackupMetadata } from "../../../src/domain/backup-metadata.ts";
-import { metrics } from "../../../src/telemetry/names.ts";
-import { prometheusName } from "../../../src/telemetry/prometheus-text.ts";
 import { eventually } from "../../support/eventually.ts";
-import { temporaryDirectory } from "../../support/temporary-directory.ts";
+import { openStage, type TestStage } from "../../support/stage.ts";
 
-const stack = new AsyncDisposableStack();
+let place: TestStage;
 let stage: Stage;
 
 beforeAll(async () => {
-  const dir = stack.use(await temporaryDirectory());
-  const narrator = createNarrator(process.stderr);
-  const options = { directory: dir.path, version: 18, env: process.env, narrator, stack, usualPorts: false } as const;
-  stage = await setStage(options);
-  const tablespace = join(dir.path, "tablespace");
+  place = await openStage({});
+  stage = place.stage;
+  const tablespace = join(place.directory, "tablespace");
   mkdirSync(tablespace);
   await giveTo(tablespace, stage.runAs);
   await stage.postgres.query(`create tablespace other location '${tablespace}'`);
@@ -29,23 +23,12 @@ beforeAll(async () => {
     "create table u tablespace other as select g, md5(g::text) as filler from generate_series(1, 100000) g",
   );
 }, 120_000);
-afterAll(() => stack.disposeAsync(), 60_000);
-
-type Command = { onLine?: (line: string) => void };
-const run = (name: string, more: Command = {}, flags: string[] = []) =>
-  tryKlio({
-    program: stage.program,
-    env: stage.clientEnv,
-    runAs: stage.runAs,
-    args: ["backup", "run", "--socket", stage.surroundings.sidecarSocket, "--name", name, ...flags],
-    ...more,
-  });
+afterAll(() => place[Symbol.asyncDispose](), 60_000);
 
 /** Values of the sidecar's backup metrics, by their names without the prefix; undefined while nobody answers. */
 async function scrape(): Promise<Record<string, number> | undefined> {
   try {
-    const response = await fetch(`http://127.0.0.1:${stage.surroundings.ports.sidecarMetrics}/metrics`);
-    const lines = (await response.text()).split("\n");
+    const lines = (await place.page("sidecar")).split("\n");
     const rows = lines.flatMap((line) => {
       const row = /^klio_backup_(\w+)\{[^}]*\} (\S+)/.exec(line);
       return row?.[1] === undefined ? [] : [[row[1], Number(row[2])] as const];
@@ -90,7 +73,7 @@ const states = [
 const followed = ["running.copyingData", "maintaining.working"];
 
 test("a good backup, then a restart: times are restored, counters begin at 0", async () => {
-  expect((await run("good")).code).toBe(0);
+  expect((await place.backup("good")).code).toBe(0);
   const before = await scrape();
   expect(before).toMatchObject({ running: 0, successes_total: 1, failures_total: 0 });
   const pid = stage.sidecar.pid() ?? 0;
@@ -109,7 +92,7 @@ test.each(states)(
     const pid = stage.sidecar.pid() ?? 0;
     const startedAt = Math.floor(Date.now() / 1000);
     let isKilled = false;
-    const result = await run(name, {
+    const result = await place.backup(name, [], {
       onLine(line) {
         if (isKilled || line.trim().split(":")[0] !== state) return;
         isKilled = true;
@@ -126,7 +109,7 @@ test.each(states)(
     const listed = await stored();
     if (!/awaitingWal|storingManifest|verifying|maintaining/.test(state)) expect(listed).not.toContain(name);
     if (!followed.includes(state)) return;
-    expect((await run(`after-${name}`)).code).toBe(0);
+    expect((await place.backup(`after-${name}`)).code).toBe(0);
     expect(await scrape()).toMatchObject({ running: 0, successes_total: 1, failures_total: 1 });
   },
   90_000,
@@ -134,9 +117,8 @@ test.each(states)(
 
 test("the server's exposure is 0 while the sidecar streams, grows while it is away, and is 0 again when it is back", async () => {
   const exposure = async (tier: string) => {
-    const response = await fetch(`http://127.0.0.1:${stage.surroundings.ports.serverMetrics}/metrics`);
     const row = new RegExp(`^klio_wal_exposure_seconds\\{[^}]*tier="${tier}"\\} (\\S+)`, "m").exec(
-      await response.text(),
+      await place.page("server"),
     );
     return row?.[1] === undefined ? undefined : Number(row[1]);
   };
@@ -146,28 +128,4 @@ test("the server's exposure is 0 while the sidecar streams, grows while it is aw
   await eventually(async () => ((await exposure("tier1")) ?? 0) > 15, { timeoutMs: 40_000, what: "an exposure" });
   await stage.sidecar.start();
   await eventually(async () => (await exposure("tier1")) === 0, { timeoutMs: 40_000, what: "no exposure again" });
-}, 120_000);
-
-test("every metric of the contract is scraped from server and sidecar once a backup was relayed", async () => {
-  const relayed = await run("relayed", {}, ["--enable-tier2-backup"]);
-  expect(relayed.code, relayed.stderr).toBe(0);
-  await eventually(() => isRelayed(stage, "relayed", new AbortController().signal), { timeoutMs: 60_000 });
-  await stage.postgres.query("select pg_switch_wal()");
-  const { ports } = stage.surroundings;
-  const wanted = { server: ports.serverMetrics, plugin: ports.sidecarMetrics };
-  for (const [role, port] of Object.entries(wanted)) {
-    const names = Object.entries(metrics)
-      .filter(([, row]) => row.origin === "contract" && row.roles.some((one) => one === role))
-      .map(([name, { unit, kind }]) => prometheusName(name, unit, kind));
-    expect(names.length).toBeGreaterThan(8);
-    await eventually(
-      async () => {
-        const page = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
-        const missing = names.filter((name) => !page.includes(`\n${name}{`));
-        if (missing.length > 0) throw new Error(missing.join(", "));
-        return true;
-      },
-      { timeoutMs: 30_000, what: `all metrics of the ${role}` },
-    );
-  }
 }, 120_000);
