@@ -40,6 +40,11 @@ export function defaultAdminSocket(context: CliContext): string {
   return join(context.env.TMPDIR || tmpdir(), ".klio-admin");
 }
 
+/** Where the control socket of a sidecar is when no flag says otherwise. */
+export function defaultSidecarSocket(context: CliContext): string {
+  return join(context.env.TMPDIR || tmpdir(), ".klio-sidecar");
+}
+
 /** Throws KLIO-CONFIG with all faults at once. */
 export function loadServerConfig(
   context: CliContext,

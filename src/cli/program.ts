@@ -15,6 +15,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   "get-wal": async () => (await import("./get-wal.ts")).registerGetWal,
   "get-metadata": async () => (await import("./get-metadata.ts")).registerGetMetadata,
   "reset-lsn": async () => (await import("./reset-lsn.ts")).registerResetLsn,
+  slot: async () => (await import("./slot.ts")).registerSlot,
   retention: async () => (await import("./retention.ts")).registerRetention,
   admin: async () => (await import("./admin.ts")).registerAdmin,
   "wal-player": async () => (await import("./wal-player.ts")).registerWalPlayer,

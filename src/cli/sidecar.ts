@@ -1,11 +1,9 @@
 // klio sidecar: the WAL stream, and backups on request over the control socket.
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import type { Command } from "commander";
 import { runBaseBackup } from "../roles/backup.ts";
 import { runSidecar } from "../roles/sidecar.ts";
 import type { CliContext } from "./context.ts";
-import { loadClientConfig } from "./load-config.ts";
+import { defaultSidecarSocket, loadClientConfig } from "./load-config.ts";
 import { isPrimary } from "./send-wal.ts";
 
 type Options = {
@@ -22,7 +20,7 @@ export function registerSidecar(program: Command, context: CliContext): void {
     .description("stream WAL to the server, and take base backups when asked over the control socket, until SIGTERM")
     .option("--primary [boolean]", "stream from a primary only, and wait until the source is one", true)
     .option("--no-primary", "stream from whatever the source is, a standby too")
-    .option("--socket-path <path>", "control socket", join(context.env.TMPDIR || tmpdir(), ".klio-sidecar"))
+    .option("--socket-path <path>", "control socket", defaultSidecarSocket(context))
     .option("--console-listen-address <host:port>", "address of console, /healthz and /readyz", "127.0.0.1:9475")
     .action(async (_: unknown, command: Command) => {
       const { config: file, logLevel, primary, socketPath, consoleListenAddress } = command.optsWithGlobals<Options>();

@@ -11,6 +11,8 @@ export type SourceConfig = {
   slot: string;
   standbyMessageTimeoutMs: number;
   bufferBytes: number;
+  /** What becomes of WAL that PostgreSQL removed before the server had it. */
+  gapPolicy: "block" | "record";
 };
 
 export type ClientConfig = {

@@ -165,6 +165,13 @@ export const clientOptions: readonly OptionSpec[] = [
     unit: "By",
   }),
   option(
+    "source.gap_policy",
+    z.enum(["block", "record"]),
+    "block or record",
+    "When PostgreSQL removed WAL that the server lacks. block: the stream waits until a person runs 'klio reset-lsn'. record: the gap is recorded at once and the stream goes on behind it; until the next base backup nothing behind the gap can be recovered.",
+    { default: "block" },
+  ),
+  option(
     "client.cluster_name",
     text,
     "name of the cluster",

@@ -256,6 +256,7 @@ export function resolveClientConfig(
           slot: v.text("source.slot"),
           standbyMessageTimeoutMs: v.number("source.standby_message_timeout_seconds") * 1000,
           bufferBytes: v.number("source.buffer_size"),
+          gapPolicy: v.text("source.gap_policy") === "record" ? "record" : "block",
         }
       : undefined;
   return {

@@ -4,16 +4,25 @@
 //   G3. A fact is emitted when the level changes, and only then.
 //   G4. A missing slot is endangered, not lost: nothing keeps WAL for us, and the stream makes the slot again. On a standby
 //       from which nothing is streamed none is due.
+//   G5. A slot whose room is forecast to be used up within `soonSeconds` is endangered, however much room that still is.
 import { assign, emit, setup } from "xstate";
 import type { Outcome } from "../domain/outcome.ts";
 import type { StateMeta } from "../telemetry/state-telemetry.ts";
 import { unprovided } from "./unprovided.ts";
 
-/** What PostgreSQL says about the slot. `safeBytes`: WAL that may still be written before it loses its own; null: no limit. */
-export type SlotLook =
-  | { kind: "missing" }
-  | { kind: "notDue" }
-  | { kind: "present"; active: boolean; status: string; retainedBytes: number; safeBytes: number | null };
+/**
+ * What PostgreSQL says about the slot. `status`: its wal_status. `safeBytes`: WAL that may still be written before the slot
+ * loses its own; null: no limit. `freeBytes`: of the volume of pg_wal; null: not known. `secondsToFull`: until the nearer of
+ * the two is reached; null: what is kept does not grow.
+ */
+export type SlotAmounts = {
+  status: string;
+  retainedBytes: number;
+  safeBytes: number | null;
+  freeBytes: number | null;
+  secondsToFull: number | null;
+};
+export type SlotLook = { kind: "missing" } | { kind: "notDue" } | ({ kind: "present"; active: boolean } & SlotAmounts);
 export type SlotLevel = "watching" | "lagging" | "endangered" | "lost";
 export type SlotGuardInput = {
   cluster: string;
@@ -22,11 +31,15 @@ export type SlotGuardInput = {
   /** More retained WAL than this is a lag. */
   lagBytes: number;
   /** Less than this until the slot loses WAL is a danger. */
-  safeBytes: number;
+  nearBytes: number;
+  /** A forecast below this is a danger, too. */
+  soonSeconds: number;
 };
-export type SlotFact = { type: "slot.changed"; slot: string; level: SlotLevel; retainedBytes: number };
+export type SlotFact = { type: "slot.changed"; slot: string; level: SlotLevel } & SlotAmounts;
 
-type Context = SlotGuardInput & { level: SlotLevel; retainedBytes: number; active: boolean; isPresent: boolean };
+type Context = SlotGuardInput & SlotAmounts & { level: SlotLevel; active: boolean; isPresent: boolean };
+
+const nothing: SlotAmounts = { status: "", retainedBytes: 0, safeBytes: null, freeBytes: null, secondsToFull: null };
 
 export const slotGuard = setup({
   types: {
@@ -40,16 +53,21 @@ export const slotGuard = setup({
   actions: {
     keepLook: assign((_, look: Outcome<SlotLook>) => {
       if (look.kind !== "ok") return {};
-      if (look.value.kind !== "present") return { isPresent: false, active: false, retainedBytes: 0 };
-      return { isPresent: true, active: look.value.active, retainedBytes: look.value.retainedBytes };
+      if (look.value.kind !== "present") return { isPresent: false, active: false, ...nothing };
+      const { kind, ...seen } = look.value;
+      return { isPresent: kind === "present", ...seen };
     }),
     changeLevel: assign({ level: (_, { level }: { level: SlotLevel }) => level }),
     emitChanged: emit(
-      ({ context: { slot, level, retainedBytes } }): SlotFact => ({
+      ({ context: { slot, level, status, retainedBytes, safeBytes, freeBytes, secondsToFull } }): SlotFact => ({
         type: "slot.changed",
         slot,
         level,
+        status,
         retainedBytes,
+        safeBytes,
+        freeBytes,
+        secondsToFull,
       }),
     ),
   },
@@ -61,7 +79,7 @@ export const slotGuard = setup({
   delays: { poll: ({ context }) => context.pollMs },
 }).createMachine({
   id: "slotGuard",
-  context: ({ input }) => ({ ...input, level: "watching", retainedBytes: 0, active: false, isPresent: false }),
+  context: ({ input }) => ({ ...input, ...nothing, level: "watching", active: false, isPresent: false }),
   initial: "watching",
   on: { "shutdown.requested": ".stopped" },
   states: {
@@ -132,11 +150,13 @@ export const slotGuard = setup({
   },
 });
 
-function levelOf(limits: { lagBytes: number; safeBytes: number }, look: SlotLook): SlotLevel {
+function levelOf(limits: SlotGuardInput, look: SlotLook): SlotLevel {
   if (look.kind === "notDue") return "watching";
   if (look.kind === "missing") return "endangered"; // G4
-  if (look.status === "lost") return "lost";
-  if (look.status === "unreserved" || (look.safeBytes !== null && look.safeBytes < limits.safeBytes))
-    return "endangered";
+  const { status, safeBytes, secondsToFull } = look;
+  if (status === "lost") return "lost";
+  const isNear = safeBytes !== null && safeBytes < limits.nearBytes;
+  const isSoon = secondsToFull !== null && secondsToFull < limits.soonSeconds; // G5
+  if (status === "unreserved" || isNear || isSoon) return "endangered";
   return look.retainedBytes > limits.lagBytes ? "lagging" : "watching";
 }

@@ -6,6 +6,8 @@
 //   W5. After `shutdown.requested` while WAL flows, what was received is confirmed before the end, within `drainLimitMs`.
 //   W6. A shipment that ends unconfirmed ends the connection, and all other shipments with it.
 //   W7. A server without `Stream` is asked again at once, and from then on gets whole files by `Put`.
+//   W8. WAL that PostgreSQL removed unsent is given up only where `gapPolicy` says so, at most once until a byte is confirmed,
+//       and only after the server has recorded the gap; else it blocks.
 import { assign, emit, enqueueActions, setup } from "xstate";
 import { backoffMs } from "../domain/backoff.ts";
 import type { Failure, Outcome } from "../domain/outcome.ts";
@@ -14,23 +16,26 @@ import { segmentShipment } from "./segment-shipment.machine.ts";
 import { unprovided, unprovidedSource } from "./unprovided.ts";
 import {
   endOf,
+  type FailureFact,
   failureOf,
+  identityOf,
+  initialContext,
+  mayRecordGap,
   type Negotiation,
+  type RecordedGap,
   type ShipmentDone,
   type SlotPosition,
   type SourceIdentity,
   type StartPosition,
   type StreamInput,
+  startedFact,
+  startingAt,
+  switchedFact,
   type WalStreamContext,
   type WalStreamEvent,
   type WalStreamFact,
   type WalStreamInput,
 } from "./wal-stream-events.ts";
-
-/** Histories of all timelines but the first one; the server is asked which of them it holds. */
-function historiesUpTo(timeline: number): number[] {
-  return Array.from({ length: Math.max(0, timeline - 1) }, (_, i) => i + 2);
-}
 
 const failed = <T>(outcome: Outcome<T>) => ({ failure: outcome.kind === "ok" ? null : outcome });
 
@@ -45,6 +50,7 @@ export const walStream = setup({
   actors: {
     holdSource: unprovidedSource<{ type: "shutdown.requested" }, { slot: string }>("holdSource"),
     identifySystem: unprovided<Outcome<SourceIdentity>, null>("identifySystem"),
+    recordGap: unprovided<Outcome<RecordedGap>, { slot: string } & SourceIdentity>("recordGap"),
     secureSlot: unprovided<Outcome<SlotPosition>, { slot: string }>("secureSlot"),
     negotiateStart: unprovided<Outcome<StartPosition>, Negotiation>("negotiateStart"),
     fetchHistory: unprovided<Outcome<null>, { timeline: number }>("fetchHistory"),
@@ -57,23 +63,13 @@ export const walStream = setup({
       outcome.kind === "ok" ? { restartLsn: outcome.value.restartLsn } : {},
     ),
     keepStart: assign(({ context }, outcome: Outcome<StartPosition>) =>
-      outcome.kind === "ok"
-        ? {
-            streamTimeline: outcome.value.timeline,
-            startLsn: outcome.value.startLsn,
-            flushedLsn: outcome.value.startLsn,
-            abandonedBytes: outcome.value.abandonedBytes,
-            histories: historiesUpTo(context.timeline),
-          }
-        : {},
+      outcome.kind === "ok" ? startingAt(outcome.value, context.timeline) : {},
     ),
-    keepSwitch: assign(({ context }, { timeline, startLsn }: { timeline: number; startLsn: string }) => ({
-      streamTimeline: timeline,
-      startLsn,
-      flushedLsn: startLsn,
-      abandonedBytes: 0,
-      histories: historiesUpTo(Math.max(timeline, context.timeline)),
-    })),
+    keepSwitch: assign(({ context }, { timeline, startLsn }: { timeline: number; startLsn: string }) =>
+      startingAt({ timeline, startLsn, abandonedBytes: 0 }, Math.max(timeline, context.timeline)),
+    ),
+    demandGap: assign({ isGapDue: true }),
+    keepGap: assign({ isGapDue: false, isGapRecorded: true }),
     nextHistory: assign(({ context }) => ({
       historyTimeline: context.histories[0] ?? 0,
       histories: context.histories.slice(1),
@@ -83,6 +79,7 @@ export const walStream = setup({
       attempt: 0,
       code: "",
       reason: "",
+      isGapRecorded: false,
     })),
     keepFailure: assign(({ context }, { failure }: { failure: Failure | null }) => ({
       attempt: context.attempt + 1,
@@ -108,27 +105,15 @@ export const walStream = setup({
     askToDrain: enqueueActions(({ enqueue }) => {
       enqueue.sendTo("streamWal", { type: "shutdown.requested" });
     }),
-    emitStarted: emit(
-      ({ context: { cluster, streamTimeline, startLsn, abandonedBytes } }): WalStreamFact => ({
-        type: "stream.started",
-        cluster,
-        timeline: streamTimeline,
-        startLsn,
-        abandonedBytes,
-      }),
-    ),
-    emitSwitched: emit(
-      ({ context: { cluster, streamTimeline, startLsn } }): WalStreamFact => ({
-        type: "stream.switched",
-        cluster,
-        timeline: streamTimeline,
-        startLsn,
-      }),
-    ),
-    emitFailure: emit(
-      ({ context: { cluster, code, reason, attempt } }, { type }: { type: "stream.interrupted" | "stream.blocked" }) =>
-        ({ type, cluster, code, reason, attempt }) satisfies WalStreamFact,
-    ),
+    emitStarted: emit(({ context }) => startedFact(context)),
+    emitSwitched: emit(({ context }) => switchedFact(context)),
+    emitGap: emit(({ context: { cluster, code, reason } }, outcome: Outcome<RecordedGap>): WalStreamFact => {
+      const gap = outcome.kind === "ok" ? outcome.value : { walName: "", slotDropped: false };
+      return { type: "stream.gap", cluster, code, reason, ...gap };
+    }),
+    emitFailure: emit(({ context: { cluster, code, reason, attempt } }, { type }: { type: FailureFact["type"] }) => {
+      return { type, cluster, code, reason, attempt } satisfies FailureFact;
+    }),
     emitPlain: emit(
       ({ context: { cluster } }, { type }: { type: "stream.degraded" | "stream.stopped" }) =>
         ({ type, cluster }) satisfies WalStreamFact,
@@ -137,6 +122,8 @@ export const walStream = setup({
   guards: {
     isOk: (_, outcome: Outcome<unknown>) => outcome.kind === "ok",
     isFatal: ({ context }) => context.isFatal,
+    mayRecordGap: ({ context }) => mayRecordGap(context),
+    isOkWithGapDue: ({ context }, outcome: Outcome<unknown>) => outcome.kind === "ok" && context.isGapDue,
     hasHistory: ({ context }) => context.histories.length > 0,
     isStoredAndMore: ({ context }, outcome: Outcome<null>) => outcome.kind === "ok" && context.histories.length > 0,
     isShipment: (_, done: ShipmentDone) => endOf(done) !== undefined,
@@ -151,27 +138,7 @@ export const walStream = setup({
   },
 }).createMachine({
   id: "walStream",
-  context: ({ input }) => ({
-    ...input,
-    systemId: "",
-    timeline: 0,
-    flushLsn: "0/0",
-    segmentBytes: 0,
-    isStandby: false,
-    attempt: 0,
-    isFatal: false,
-    code: "",
-    reason: "",
-    restartLsn: "",
-    streamTimeline: 0,
-    startLsn: "0/0",
-    flushedLsn: "0/0",
-    abandonedBytes: 0,
-    histories: [],
-    historyTimeline: 0,
-    method: "stream",
-    shipments: [],
-  }),
+  context: ({ input }) => initialContext(input),
   initial: "attached",
   states: {
     attached: {
@@ -196,9 +163,33 @@ export const walStream = setup({
             input: null,
             onDone: [
               {
+                guard: { type: "isOkWithGapDue", params: ({ event }) => event.output },
+                target: "recordingGap",
+                actions: { type: "keepIdentity", params: ({ event }) => event.output },
+              },
+              {
                 guard: { type: "isOk", params: ({ event }) => event.output },
                 target: "securingSlot",
                 actions: { type: "keepIdentity", params: ({ event }) => event.output },
+              },
+              {
+                target: "#walStream.failing",
+                actions: { type: "keepFailure", params: ({ event }) => failed(event.output) },
+              },
+            ],
+          },
+        },
+        recordingGap: {
+          meta: { description: "the server records what PostgreSQL removed unsent; a slot that is lost is dropped" },
+          invoke: {
+            id: "recordGap",
+            src: "recordGap",
+            input: ({ context }) => ({ slot: context.slot, ...identityOf(context) }),
+            onDone: [
+              {
+                guard: { type: "isOk", params: ({ event }) => event.output },
+                target: "securingSlot",
+                actions: ["keepGap", { type: "emitGap", params: ({ event }) => event.output }],
               },
               {
                 target: "#walStream.failing",
@@ -231,14 +222,7 @@ export const walStream = setup({
           invoke: {
             id: "negotiateStart",
             src: "negotiateStart",
-            input: ({ context: { systemId, timeline, flushLsn, segmentBytes, isStandby, restartLsn } }) => ({
-              systemId,
-              timeline,
-              flushLsn,
-              segmentBytes,
-              isStandby,
-              restartLsn,
-            }),
+            input: ({ context }) => ({ ...identityOf(context), restartLsn: context.restartLsn }),
             onDone: [
               {
                 guard: { type: "isOk", params: ({ event }) => event.output },
@@ -381,7 +365,11 @@ export const walStream = setup({
     },
     failing: {
       meta: { description: "a person, or time?" },
-      always: [{ guard: "isFatal", target: "blocked" }, { target: "backingOff" }],
+      always: [
+        { guard: "mayRecordGap", target: "attached", actions: "demandGap" },
+        { guard: "isFatal", target: "blocked" },
+        { target: "backingOff" },
+      ],
     },
     backingOff: {
       meta: { description: "connection lost; waiting before the next attempt" },

@@ -1,16 +1,14 @@
 // What `get-metadata` and `reset-lsn` do: ask the server about the cluster, and make it forget the missing WAL.
 import { toJsonString } from "@bufbuild/protobuf";
+import { recordGapOf } from "../actors/grpc/record-gap.actor.ts";
 import { connectWal, type WalClient } from "../actors/grpc/wal-client.ts";
 import { SourceHold } from "../actors/postgres/hold-source.actor.ts";
 import { identify } from "../actors/postgres/identify-system.actor.ts";
 import type { ClientConfig } from "../config/config.ts";
-import { parseLsn } from "../domain/lsn.ts";
 import { unwrap } from "../domain/outcome.ts";
-import { segmentAt } from "../domain/wal-segment.ts";
 import { KlioError } from "../errors.ts";
 import { ClusterMetadataSchema } from "../proto/generated/klio/wal/v1/wal_pb.ts";
 import { noTelemetry } from "../telemetry/telemetry.ts";
-import { quoteSlot } from "../wire/pg-replication.ts";
 import { commandLog } from "./command-log.ts";
 
 export type ClusterCommand = {
@@ -63,21 +61,15 @@ export async function resetStream(command: ClusterCommand): Promise<ResetResult>
   try {
     const opened = await hold.open(slot, command.signal);
     if ("kind" in opened) throw new KlioError(opened.code, opened.reason);
-    const { systemId, timeline, flushLsn, segmentBytes } = unwrap(await identify(hold));
-    const active = unwrap(
-      await hold.ask("select active from pg_replication_slots where slot_name = $1", [slot], command.signal),
-    );
-    if (active[0]?.active === true)
+    const identity = unwrap(await identify(hold));
+    const look = "select active from pg_replication_slots where slot_name = $1";
+    const [found] = unwrap(await hold.ask(look, [slot], command.signal));
+    if (found?.active === true)
       throw new KlioError("KLIO-SOURCE-DOWN", `the replication slot ${slot} is in use`, {
         hint: "stop the sidecar (or send-wal) of this cluster first; nothing was recorded",
       });
-    const currentWalName = segmentAt(timeline, parseLsn(flushLsn), segmentBytes);
-    const { walName } = unwrap(
-      await hold.server.resetWalStream({ systemId, currentWalName }, { signal: command.signal }),
-    );
-    const slotDropped = active.length > 0;
-    if (slotDropped) unwrap(await hold.session.command(`DROP_REPLICATION_SLOT ${quoteSlot(slot)}`));
-    return { walName, slot, slotDropped };
+    const recorded = await recordGapOf(hold, { slot, ...identity }, { fromSlot: false, signal: command.signal });
+    return { slot, ...unwrap(recorded) };
   } finally {
     hold.close();
     await hold.closed;

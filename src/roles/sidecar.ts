@@ -109,7 +109,7 @@ async function openParts(
       const name = requireBackupName(request.name === "" ? defaultBackupName(Date.now()) : request.name);
       return history.during(name, () => run({ ...request, name }, onStep, signal));
     };
-    const handlers = sidecarControl({ streamStatus: stream.status, runBackup });
+    const handlers = sidecarControl({ cluster: config.clusterName, stream, runBackup, log });
     const learning = new AbortController();
     const learned = history.learn(learning.signal).catch(bug);
     parts.defer(() => {

@@ -11,7 +11,7 @@ const REPEAT_EVERY = 20;
 const slotTexts: Readonly<Record<SlotLevel, string>> = {
   watching: "the replication slot is well again",
   lagging: "PostgreSQL keeps much WAL for the replication slot",
-  endangered: "the replication slot is missing, or about to lose WAL",
+  endangered: "the replication slot is missing, or is about to lose WAL or to fill its volume",
   lost: "PostgreSQL removed WAL that the replication slot needed",
 };
 
@@ -47,6 +47,13 @@ export function logStream(options: { actor: Actor<typeof walStream>; guard: Acto
     const fields = { code, condition: row?.reason ?? code, hint: row?.cure ?? "", attempt };
     log.error("stream.blocked", `the stream is blocked until a person helps: ${reason}`, fields);
   });
+  actor.on("stream.gap", ({ code, reason, walName, slotDropped }) =>
+    log.error(
+      "stream.gap",
+      `WAL is given up, as source.gap_policy says: the gap is recorded and the stream goes on at ${walName}; take a base backup now, none from before can reach beyond the gap (${reason})`,
+      { code, wal_name: walName, slot_dropped: slotDropped },
+    ),
+  );
   actor.on("stream.degraded", () =>
     log.warn(
       "stream.degraded",
@@ -61,8 +68,15 @@ export function logStream(options: { actor: Actor<typeof walStream>; guard: Acto
     },
     error: () => undefined, // the owner awaits the actor
   });
-  guard.on("slot.changed", ({ slot, level, retainedBytes }) => {
+  guard.on("slot.changed", ({ slot, level, status, retainedBytes, safeBytes, freeBytes, secondsToFull }) => {
     const write = level === "watching" ? log.info : level === "lost" ? log.error : log.warn;
-    write(`slot.${level}`, slotTexts[level], { slot, retained_bytes: retainedBytes });
+    write(`slot.${level}`, slotTexts[level], {
+      slot,
+      wal_status: status,
+      retained_bytes: retainedBytes,
+      ...(safeBytes !== null && { safe_bytes: safeBytes }),
+      ...(freeBytes !== null && { volume_free_bytes: freeBytes }),
+      ...(secondsToFull !== null && { seconds_to_full: Math.round(secondsToFull) }),
+    });
   });
 }

@@ -4,11 +4,12 @@ import { context } from "@opentelemetry/api";
 import { type Actor, toPromise } from "xstate";
 import { fetchHistory } from "../actors/grpc/fetch-history.actor.ts";
 import { negotiateStart } from "../actors/grpc/negotiate-start.actor.ts";
+import { recordGap } from "../actors/grpc/record-gap.actor.ts";
 import { shipSegment } from "../actors/grpc/ship-segment.actor.ts";
 import { connectWal, type WalClient } from "../actors/grpc/wal-client.ts";
 import { holdSource, SourceHold } from "../actors/postgres/hold-source.actor.ts";
 import { identifySystem, readHistory } from "../actors/postgres/identify-system.actor.ts";
-import { readSlot, secureSlot } from "../actors/postgres/read-slot.actor.ts";
+import { secureSlot } from "../actors/postgres/read-slot.actor.ts";
 import { type StreamWalOptions, streamWal } from "../actors/postgres/stream-wal.actor.ts";
 import type { WalPipe } from "../actors/postgres/wal-pipe.ts";
 import type { ClientConfig } from "../config/config.ts";
@@ -16,13 +17,14 @@ import { backoffMs } from "../domain/backoff.ts";
 import { Exposure } from "../domain/exposure.ts";
 import type { Log } from "../domain/log.ts";
 import { formatLsn, parseLsn } from "../domain/lsn.ts";
-import { type ErrorCode, errorTable, KlioError } from "../errors.ts";
+import { KlioError } from "../errors.ts";
 import { segmentShipment } from "../machines/segment-shipment.machine.ts";
-import { slotGuard } from "../machines/slot-guard.machine.ts";
 import { walStream } from "../machines/wal-stream.machine.ts";
 import type { WalStreamInput } from "../machines/wal-stream-events.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 import { traceparentIn } from "../telemetry/traceparent.ts";
+import { type SlotStatus, watchSlot } from "./slot-watch.ts";
+import { conditionOf, conditionReadings, reasonOf } from "./stream-conditions.ts";
 import { logStream } from "./wal-stream-log.ts";
 
 export type WalStreamOptions = {
@@ -37,7 +39,7 @@ export type StreamTiming = Pick<WalStreamInput, "backoff" | "blockedRecheckMs" |
   Pick<StreamWalOptions, "stallLimitMs" | "silenceLimitMs" | "highBytes" | "lowBytes"> & { slotPollMs: number };
 
 /** What a stream says of itself. LSNs as text; empty while unknown. */
-export type StreamStatus = {
+type StreamStatus = {
   /** State of the walStream machine. */
   state: string;
   /** Why the stream is blocked or backing off (reason of the error table); empty when all is well. */
@@ -48,6 +50,10 @@ export type StreamStatus = {
   timeline: number;
   serverEndLsn: string;
   exposureSeconds: number;
+  exposureBytes: number;
+  /** The server confirms whole files only. */
+  degraded: boolean;
+  slot: SlotStatus;
 };
 
 export type RunningStream = {
@@ -67,9 +73,6 @@ const timing: StreamTiming = {
   silenceLimitMs: 120_000,
   slotPollMs: 10_000,
 };
-/** Retained WAL that is worth a warning, and the rest until the slot loses WAL that is a danger. */
-const LAG_BYTES = 1 << 30;
-const SAFE_BYTES = 256 << 20;
 const APPLICATION_NAME = "klio";
 
 function sections(config: ClientConfig) {
@@ -104,6 +107,7 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
     actors: {
       holdSource: holdSource(hold),
       identifySystem: identifySystem(hold),
+      recordGap: recordGap(hold),
       secureSlot: secureSlot(hold),
       negotiateStart: negotiateStart({ server: () => hold.server, history: () => hold.history, log }),
       fetchHistory: fetchHistory({
@@ -151,28 +155,15 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
       cluster,
       slot: source.slot,
       sendToTier2: config.tier2BackupEnabled,
+      gapPolicy: source.gapPolicy,
       backoff: times.backoff,
       blockedRecheckMs: times.blockedRecheckMs,
       drainLimitMs: times.drainLimitMs,
       confirmLimitMs: times.confirmLimitMs,
     },
   });
-  const guard: Actor<typeof slotGuard> = telemetry.start(
-    slotGuard.provide({
-      actors: {
-        readSlot: readSlot({
-          standardDsn: source.standardDsn,
-          applicationName: APPLICATION_NAME,
-          primary: options.primary,
-        }),
-      },
-    }),
-    {
-      id: `slotGuard/${cluster}`,
-      input: { cluster, slot: source.slot, pollMs: times.slotPollMs, lagBytes: LAG_BYTES, safeBytes: SAFE_BYTES },
-    },
-  );
-  logStream({ actor, guard, log: log.with({ cluster_name: cluster }) });
+  const slot = watchSlot({ cluster, source, primary: options.primary, telemetry, pollMs: times.slotPollMs });
+  logStream({ actor, guard: slot.guard, log: log.with({ cluster_name: cluster }) });
   actor.subscribe({
     next: watchExposure(exposure),
     error: () => exposure.lost(Date.now()),
@@ -181,10 +172,7 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
   const forget = [
     telemetry.observe("klio.wal.exposure", () => [{ value: exposure.seconds(Date.now()), labels }]),
     telemetry.observe("klio.wal.exposure_size", () => [{ value: exposure.bytes, labels }]),
-    telemetry.observe("klio.slot.retained_size", () => {
-      const { retainedBytes, isPresent } = guard.getSnapshot().context;
-      return isPresent ? [{ value: retainedBytes, labels: { cluster_name: cluster } }] : [];
-    }),
+    telemetry.observe("klio.stream.condition", () => conditionReadings(cluster, conditionOf(actor.getSnapshot()))),
   ];
   forget.push(
     reportSource({
@@ -199,10 +187,10 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
   );
   const ended = Promise.withResolvers<void>();
   toPromise(actor).then(() => ended.resolve(), ended.reject);
-  guard.subscribe({ error: (error) => ended.reject(error) });
+  slot.failed.catch(ended.reject);
   let stopping: Promise<void> | undefined;
   const stop = async () => {
-    guard.send({ type: "shutdown.requested" });
+    slot.stop();
     actor.send({ type: "shutdown.requested" });
     await ended.promise.finally(() => hold.closed);
     for (const observation of forget) observation();
@@ -210,17 +198,22 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
   return {
     ended: ended.promise,
     status() {
-      const { value, context: kept } = actor.getSnapshot();
+      const snapshot = actor.getSnapshot();
+      const { value, context: kept } = snapshot;
+      const code = conditionOf(snapshot);
       const positions = pipe?.positions;
       return {
         state: innermost(value),
-        condition: kept.code === "" ? "" : reasonOf(kept.code),
-        reason: kept.reason,
+        condition: reasonOf(code),
+        reason: code === "" ? "" : kept.reason,
+        degraded: kept.method === "put",
+        slot: slot.status(),
         writtenLsn: positions === undefined ? "" : formatLsn(positions.written),
         flushedLsn: positions === undefined ? "" : formatLsn(positions.flushed),
         timeline: kept.streamTimeline,
         serverEndLsn: exposure.sourceEnd === 0n ? "" : formatLsn(exposure.sourceEnd),
         exposureSeconds: exposure.seconds(Date.now()),
+        exposureBytes: exposure.bytes,
       };
     },
     stop() {
@@ -270,8 +263,4 @@ function innermost(value: unknown): string {
   if (typeof value !== "object" || value === null) return String(value);
   const [[name, inner] = ["", ""]] = Object.entries(value);
   return typeof inner === "object" || name === "attached" ? innermost(inner) : name === "streaming" ? inner : name;
-}
-
-function reasonOf(code: string): string {
-  return Object.hasOwn(errorTable, code) ? errorTable[code as ErrorCode].reason : code;
 }

@@ -46,7 +46,7 @@ export function configFile(path: string, config: ClientConfig): string {
     path,
     stringify({
       ...(source !== undefined && {
-        source: { dsn: source.dsn, standard_dsn: source.standardDsn, slot: source.slot },
+        source: { dsn: source.dsn, standard_dsn: source.standardDsn, slot: source.slot, gap_policy: source.gapPolicy },
       }),
       client: {
         cluster_name: config.clusterName,

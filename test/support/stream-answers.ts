@@ -1,6 +1,7 @@
 // What source, slot and server answer to walStream in its tests.
 import { failure } from "../../src/domain/outcome.ts";
 import type {
+  RecordedGap,
   SlotPosition,
   SourceIdentity,
   StartPosition,
@@ -11,6 +12,7 @@ export const input: WalStreamInput = {
   cluster: "main",
   slot: "klio",
   sendToTier2: true,
+  gapPolicy: "block",
   backoff: { firstMs: 100, factor: 2, limitMs: 400 },
   blockedRecheckMs: 30_000,
   drainLimitMs: 5_000,
@@ -25,6 +27,7 @@ export const identity: SourceIdentity = {
 };
 export const position: SlotPosition = { restartLsn: "0/4000000", created: false };
 export const start: StartPosition = { timeline: 1, startLsn: "0/4000000", abandonedBytes: 0 };
+export const recordedGap: RecordedGap = { walName: "000000010000000000000007", slotDropped: true };
 export const down = failure("KLIO-SERVER-DOWN", "connection refused");
 export const other = failure("KLIO-SYSTEM-ID", "another cluster");
 export const segment = "000000010000000000000004";

@@ -31,6 +31,7 @@ export function streamConfig(
       slot: "klio",
       standbyMessageTimeoutMs: 10_000,
       bufferBytes: 2 << 20,
+      gapPolicy: "block",
       ...source,
     },
     wal: {

@@ -1,5 +1,5 @@
-// Control of a running sidecar over its local socket: run a backup, and say how the stream is.
-import { create } from "@bufbuild/protobuf";
+// Control of a running sidecar over its local socket: run a backup, say how the stream is, end the stream.
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { ServerInterceptor } from "@grpc/grpc-js";
 import type { Log } from "../../domain/log.ts";
 import { errorText, KlioError } from "../../errors.ts";
@@ -12,18 +12,12 @@ import { serveLocal } from "./serve-local.ts";
 export type BackupRequest = { name: string; sendToTier2: boolean; waitForWals: boolean };
 /** `state` of the backup machine; `estimatedBytes` is 0 while unknown. */
 export type BackupStep = { state: string; processedBytes: number; estimatedBytes: number };
-type SidecarStatus = {
-  streamState: string;
-  condition: string;
-  writtenLsn: string;
-  flushedLsn: string;
-  timeline: number;
-  serverEndLsn: string;
-  backupState: string;
-};
+type SidecarStatus = MessageInitShape<typeof pb.StatusResultSchema>;
 
 export type SidecarHandlers = {
   status(): SidecarStatus;
+  /** Ends the stream for as long as this process lives. */
+  stopStream(): Promise<void>;
   /** The backup's metadata as JSON. Rejects with a KlioError; the signal aborts when the caller hangs up. */
   runBackup(request: BackupRequest, onStep: (step: BackupStep) => void, signal: AbortSignal): Promise<string>;
 };
@@ -101,8 +95,11 @@ export function serveSidecar(options: {
       ),
     ),
     Status: unary<pb.StatusRequest, pb.StatusResult>("Status", log, async () => {
-      const status = handlers.status();
-      return create(pb.StatusResultSchema, { ...status });
+      return create(pb.StatusResultSchema, handlers.status());
+    }),
+    StopStream: unary<pb.StopStreamRequest, pb.StopStreamResult>("StopStream", log, async () => {
+      await handlers.stopStream();
+      return create(pb.StopStreamResultSchema);
     }),
   };
   return serveLocal({

@@ -1,18 +1,23 @@
 // The replication slot: read over an ordinary session, made over the replication connection.
 import { fromPromise } from "xstate";
 import { failure, type Outcome, ok } from "../../domain/outcome.ts";
+import { roomOf, type SlotForecast } from "../../domain/slot-forecast.ts";
 import type { SlotLook } from "../../machines/slot-guard.machine.ts";
 import type { SlotPosition } from "../../machines/wal-stream-events.ts";
 import { quoteSlot } from "../../wire/pg-replication.ts";
 import { askSource, type Row } from "./ask-source.ts";
 import type { SourceHold } from "./hold-source.actor.ts";
+import { freeWalVolumeBytes } from "./wal-volume.ts";
 
 const LOOK = `
 select slot_type, active, coalesce(wal_status, '') as status, coalesce(restart_lsn::text, '') as restart,
   safe_wal_size::text as safe,
   coalesce(pg_wal_lsn_diff(
     case when pg_is_in_recovery() then coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
-    else pg_current_wal_lsn() end, restart_lsn), 0)::text as retained
+    else pg_current_wal_lsn() end, restart_lsn), 0)::text as retained,
+  (select system_identifier::text from pg_control_system()) as system_id,
+  case when pg_has_role(current_user, 'pg_read_all_settings', 'usage') then current_setting('data_directory')
+    else '' end as data_directory
 from pg_replication_slots where slot_name = $1`;
 
 type Source = { standardDsn: string; applicationName: string };
@@ -23,19 +28,32 @@ async function look(source: Source, slot: string, signal: AbortSignal): Promise<
   return rows.kind === "ok" ? ok(rows.value[0]) : rows;
 }
 
-/** Actor logic of slotGuard. `primary`: a standby is waited for, not streamed from. */
-export function readSlot(source: Source & { primary: boolean }) {
+/**
+ * Actor logic of slotGuard. `primary`: a standby is waited for, not streamed from. `forecast` keeps what it needs of earlier
+ * looks.
+ */
+export function readSlot(source: Source & { primary: boolean; forecast: SlotForecast }) {
+  const { primary, forecast } = source;
   return fromPromise<Outcome<SlotLook>, { slot: string }>(async ({ input, signal }) => {
     const row = await look(source, input.slot, signal);
     if (row.kind !== "ok") return row;
-    if (row.value === undefined) return source.primary ? whyMissing(source, signal) : ok({ kind: "missing" });
-    const { active, status, safe, retained } = row.value;
+    if (row.value === undefined) {
+      forecast.forget();
+      return primary ? whyMissing(source, signal) : ok({ kind: "missing" });
+    }
+    const { active, status, safe, retained, data_directory: directory, system_id: systemId } = row.value;
+    const retainedBytes = Math.max(0, Number(retained));
+    const safeBytes = safe === null || safe === undefined ? null : Math.max(0, Number(safe));
+    const freeBytes = await freeWalVolumeBytes(String(directory), String(systemId));
+    const secondsToFull = forecast.after({ atMs: performance.now(), retainedBytes }, roomOf(safeBytes, freeBytes));
     return ok({
       kind: "present",
       active: active === true,
       status: String(status),
-      retainedBytes: Math.max(0, Number(retained)),
-      safeBytes: safe === null || safe === undefined ? null : Number(safe),
+      retainedBytes,
+      safeBytes,
+      freeBytes,
+      secondsToFull,
     });
   });
 }

@@ -6,13 +6,15 @@ import { type SlotFact, type SlotLook, slotGuard } from "../../../src/machines/s
 import { settle } from "../../support/eventually.ts";
 import { checkTransitionTable, stateName, type Table } from "../../support/transition-table.ts";
 
-const input = { cluster: "main", slot: "klio", pollMs: 1_000, lagBytes: 1_000, safeBytes: 100 };
+const input = { cluster: "main", slot: "klio", pollMs: 1_000, lagBytes: 1_000, nearBytes: 100, soonSeconds: 60 };
+const unknown = { safeBytes: null, freeBytes: null, secondsToFull: null };
 const present = (values: Partial<Extract<SlotLook, { kind: "present" }>> = {}): Outcome<SlotLook> =>
-  ok({ kind: "present", active: true, status: "reserved", retainedBytes: 10, safeBytes: null, ...values });
+  ok({ kind: "present", active: true, status: "reserved", retainedBytes: 10, ...unknown, ...values });
 const looks = {
   well: present(),
   behind: present({ retainedBytes: 1_001, active: false }),
   close: present({ safeBytes: 99 }),
+  soon: present({ safeBytes: 5_000, freeBytes: 2_000, secondsToFull: 59 }),
   unreserved: present({ status: "unreserved" }),
   missing: ok<SlotLook>({ kind: "missing" }),
   lost: present({ status: "lost" }),
@@ -48,6 +50,7 @@ const transitionTable: Table = {
     "done/well": "watching",
     "done/behind": "lagging",
     "done/close": "endangered",
+    "done/soon": "endangered",
     "done/unreserved": "endangered",
     "done/missing": "endangered",
     "done/lost": "lost",
@@ -60,7 +63,8 @@ const transitionTable: Table = {
 };
 
 test("every state answers every event as the table says", () => {
-  const context = { ...input, level: "watching" as const, retainedBytes: 0, active: false, isPresent: false };
+  const amounts = { status: "", retainedBytes: 0, ...unknown };
+  const context = { ...input, ...amounts, level: "watching" as const, active: false, isPresent: false };
   checkTransitionTable(slotGuard, context, transitionTable, events);
 });
 
@@ -116,6 +120,26 @@ test("G4: on a standby that is only waited for no slot is due; promoted without 
   expect(actor.getSnapshot().context).toMatchObject({ isPresent: false, retainedBytes: 0 });
   await look();
   expect(actor.getSnapshot().value).toBe("endangered");
+});
+
+test("G5: a forecast within the limit endangers the slot, one beyond it does not; the amounts are told", async () => {
+  const { actor, look, facts } = guard([present({ freeBytes: 9_000, secondsToFull: 60 }), looks.soon]);
+  await look();
+  expect(actor.getSnapshot().value).toBe("watching");
+  await look();
+  expect(actor.getSnapshot().value).toBe("endangered");
+  expect(facts).toEqual([
+    {
+      type: "slot.changed",
+      slot: "klio",
+      level: "endangered",
+      status: "reserved",
+      retainedBytes: 10,
+      safeBytes: 5_000,
+      freeBytes: 2_000,
+      secondsToFull: 59,
+    },
+  ]);
 });
 
 test("the source is looked at once per interval, not before", async () => {

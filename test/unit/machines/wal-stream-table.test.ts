@@ -2,13 +2,31 @@
 import { expect, test } from "vitest";
 import { createActor, fromCallback } from "xstate";
 import { getShortestPaths } from "xstate/graph";
-import { ok } from "../../../src/domain/outcome.ts";
+import { failure, ok } from "../../../src/domain/outcome.ts";
 import { walStream } from "../../../src/machines/wal-stream.machine.ts";
-import { down, identity, input, other, position, segment, shipment, start } from "../../support/stream-answers.ts";
+import type { WalStreamContext } from "../../../src/machines/wal-stream-events.ts";
+import {
+  down,
+  identity,
+  input,
+  other,
+  position,
+  recordedGap,
+  segment,
+  shipment,
+  start,
+} from "../../support/stream-answers.ts";
 import { checkTransitionTable, stateName, type Table } from "../../support/transition-table.ts";
 
 const done = (id: string, output: unknown) => ({ type: `xstate.done.actor.${id}`, output, actorId: id });
-const steps = { identifySystem: identity, secureSlot: position, negotiateStart: start, fetchHistory: null };
+const gap = failure("KLIO-WAL-GAP", "removed");
+const steps = {
+  identifySystem: identity,
+  recordGap: recordedGap,
+  secureSlot: position,
+  negotiateStart: start,
+  fetchHistory: null,
+};
 const events = {
   "source.connected": { type: "source.connected" },
   "source.lost/retryable": { type: "source.lost", failure: down },
@@ -57,6 +75,7 @@ const flowing = "attached.streaming.flowing";
 const transitionTable: Table = {
   "attached.connecting": { ...attached, "source.connected": "attached.identifying" },
   "attached.identifying": step("identifySystem", "attached.securingSlot"),
+  "attached.recordingGap": step("recordGap", "attached.securingSlot"),
   "attached.securingSlot": step("secureSlot", "attached.negotiating"),
   "attached.negotiating": step("negotiateStart", flowing),
   "attached.fetchingHistory": step("fetchHistory", flowing),
@@ -108,9 +127,12 @@ test("every state answers every event as the table says", () => {
 test("every state is reachable", () => {
   const promoted = done("identifySystem", ok({ ...identity, timeline: 2 }));
   const reached = getShortestPaths(walStream, {
-    input,
-    events: [...Object.values(events), promoted] as never,
-    serializeState: (state) => JSON.stringify([state.value, (state.context as { timeline: number }).timeline]),
+    input: { ...input, gapPolicy: "record" },
+    events: [...Object.values(events), promoted, { type: "stream.ended", failure: gap }] as never,
+    serializeState: ({ value, context }) => {
+      const { timeline, isGapDue, isGapRecorded } = context as WalStreamContext;
+      return JSON.stringify([value, timeline, isGapDue, isGapRecorded]);
+    },
     stopWhen: (state) => state.status !== "active",
   }).map((path) => stateName(path.state.value));
   expect(new Set(reached)).toEqual(new Set([...Object.keys(transitionTable), "stopped"]));

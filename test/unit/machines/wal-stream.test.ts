@@ -10,26 +10,29 @@ import {
 import { walStream } from "../../../src/machines/wal-stream.machine.ts";
 import type {
   Negotiation,
+  RecordedGap,
   SlotPosition,
   SourceIdentity,
   StartPosition,
   StreamInput,
   WalStreamEvent,
   WalStreamFact,
+  WalStreamInput,
 } from "../../../src/machines/wal-stream-events.ts";
 import { settle } from "../../support/eventually.ts";
-import { down, identity, input, other, position, segment, start } from "../../support/stream-answers.ts";
+import { down, identity, input, other, position, recordedGap, segment, start } from "../../support/stream-answers.ts";
 import { stateName } from "../../support/transition-table.ts";
 
 type Answers = {
   identify?: Outcome<SourceIdentity>[];
-  slot?: Outcome<SlotPosition>;
+  slot?: Outcome<SlotPosition>[];
+  gap?: Outcome<RecordedGap>[];
   start?: Outcome<StartPosition>;
   history?: Outcome<null>[];
 };
 
 /** The machine with actors that answer from lists, and the means to tell events in their place. */
-function stream(answers: Answers = {}) {
+function stream(answers: Answers = {}, given: Partial<WalStreamInput> = {}) {
   const clock = new SimulatedClock();
   const calls: string[] = [];
   const facts: WalStreamFact[] = [];
@@ -56,7 +59,11 @@ function stream(answers: Answers = {}) {
     }),
     secureSlot: fromPromise<Outcome<SlotPosition>, { slot: string }>(async () => {
       calls.push("slot");
-      return answers.slot ?? ok(position);
+      return next(answers.slot, ok(position));
+    }),
+    recordGap: fromPromise<Outcome<RecordedGap>, { slot: string } & SourceIdentity>(async ({ input: asked }) => {
+      calls.push(`gap ${asked.slot} ${asked.systemId} ${asked.flushLsn}`);
+      return next(answers.gap, ok(recordedGap));
     }),
     negotiateStart: fromPromise<Outcome<StartPosition>, Negotiation>(async ({ input: asked }) => {
       calls.push("negotiate");
@@ -90,7 +97,11 @@ function stream(answers: Answers = {}) {
       },
     }),
   };
-  const actor = createActor(walStream.provide({ actors }), { id: "walStream/main", clock, input });
+  const actor = createActor(walStream.provide({ actors }), {
+    id: "walStream/main",
+    clock,
+    input: { ...input, ...given },
+  });
   actor.on("*", (fact) => facts.push(fact));
   actor.start();
   const connect = async () => {
@@ -159,7 +170,7 @@ test("W2: without a history no WAL is sent", async () => {
 
 test.each([
   ["identify", { identify: [other] }],
-  ["slot", { slot: failure("KLIO-SLOT-LOST", "lost") }],
+  ["slot", { slot: [failure("KLIO-SLOT-LOST", "lost")] }],
   ["negotiate", { start: failure("KLIO-SERVER-AHEAD", "ahead") }],
 ])("W3: a fatal answer of %s blocks, and is looked at again after the wait", async (last, answers) => {
   const { actor, calls, connect, clock, state, facts, live } = stream(answers);
@@ -267,4 +278,57 @@ test("W7: a server without Stream is asked again at once and gets whole files", 
   expect(inputs.stream?.method).toBe("put");
   tell({ type: "segment.opened", name: segment, fromOffset: 0 });
   expect(inputs.ship?.method).toBe("put");
+});
+
+const lost = failure("KLIO-SLOT-LOST", "removed");
+const record = { gapPolicy: "record" } as const;
+
+test("W8: with the policy a lost slot is answered at once: recorded before the slot is made again and WAL is asked for", async () => {
+  const { connect, calls, facts, state, tell } = stream({ slot: [lost] }, record);
+  await connect();
+  expect(calls).toEqual(["connect", "identify", "slot", "connect"]);
+  await connect();
+  expect(calls.slice(4)).toEqual(["identify", "gap klio 73 0/5000000", "slot", "negotiate", "stream 1 0/4000000"]);
+  expect(facts.map(({ type }) => type)).toEqual(["stream.gap", "stream.started"]);
+  expect(facts[0]).toEqual({
+    type: "stream.gap",
+    cluster: "main",
+    code: lost.code,
+    reason: lost.reason,
+    ...recordedGap,
+  });
+  // The same again before a byte was confirmed: the record did not help, a person must.
+  tell({ type: "stream.ended", failure: failure("KLIO-WAL-GAP", "removed") });
+  await settle();
+  expect(state()).toBe("blocked");
+});
+
+test("W8: after a confirmed byte another gap is recorded", async () => {
+  const { connect, calls, tell } = stream({ slot: [lost] }, record);
+  await connect();
+  await connect();
+  tell({ type: "stream.progressed", flushedLsn: "0/4000100" });
+  tell({ type: "stream.ended", failure: failure("KLIO-WAL-GAP", "removed") });
+  await connect();
+  expect(calls.filter((call) => call.startsWith("gap"))).toHaveLength(2);
+});
+
+test("W8: without the policy a gap blocks, and with it any other fatal failure does", async () => {
+  const blocking = stream({ slot: [lost] });
+  await blocking.connect();
+  expect([blocking.state(), blocking.calls.at(-1)]).toEqual(["blocked", "slot"]);
+  const foreign = stream({ start: failure("KLIO-TIMELINE", "another line") }, record);
+  await foreign.connect();
+  expect([foreign.state(), foreign.calls.at(-1)]).toEqual(["blocked", "negotiate"]);
+});
+
+test("W8: a gap that could not be recorded is due again; nothing is streamed before", async () => {
+  const { connect, calls, clock, state, facts } = stream({ slot: [lost], gap: [down] }, record);
+  await connect();
+  await connect();
+  expect([state(), calls.at(-1)]).toEqual(["backingOff", "gap klio 73 0/5000000"]);
+  clock.increment(200);
+  await connect();
+  expect(calls.slice(-5)).toEqual(["identify", "gap klio 73 0/5000000", "slot", "negotiate", "stream 1 0/4000000"]);
+  expect(facts.map(({ type }) => type)).toEqual(["stream.interrupted", "stream.gap", "stream.started"]);
 });

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file klio/sidecar/v1/sidecar.proto.
  */
 export const file_klio_sidecar_v1_sidecar: GenFile = /*@__PURE__*/
-  fileDesc("Ch1rbGlvL3NpZGVjYXIvdjEvc2lkZWNhci5wcm90bxIPa2xpby5zaWRlY2FyLnYxIlUKEFJ1bkJhY2t1cFJlcXVlc3QSEwoLYmFja3VwX25hbWUYASABKAkSFQoNc2VuZF90b190aWVyMhgCIAEoCBIVCg13YWl0X2Zvcl93YWxzGAMgASgIIqgBCg5CYWNrdXBQcm9ncmVzcxINCgVzdGF0ZRgBIAEoCRIXCg9wcm9jZXNzZWRfYnl0ZXMYAiABKAQSFwoPZXN0aW1hdGVkX2J5dGVzGAMgASgEEhUKDW1ldGFkYXRhX2pzb24YBCABKAkSEgoKZXJyb3JfY29kZRgFIAEoCRIVCg1lcnJvcl9tZXNzYWdlGAYgASgJEhMKC2V4aXRfc3RhdHVzGAcgASgFIg8KDVN0YXR1c1JlcXVlc3QioQEKDFN0YXR1c1Jlc3VsdBIUCgxzdHJlYW1fc3RhdGUYASABKAkSEQoJY29uZGl0aW9uGAIgASgJEhMKC3dyaXR0ZW5fbHNuGAMgASgJEhMKC2ZsdXNoZWRfbHNuGAQgASgJEhAKCHRpbWVsaW5lGAUgASgNEhYKDnNlcnZlcl9lbmRfbHNuGAYgASgJEhQKDGJhY2t1cF9zdGF0ZRgHIAEoCTKlAQoHU2lkZWNhchJRCglSdW5CYWNrdXASIS5rbGlvLnNpZGVjYXIudjEuUnVuQmFja3VwUmVxdWVzdBofLmtsaW8uc2lkZWNhci52MS5CYWNrdXBQcm9ncmVzczABEkcKBlN0YXR1cxIeLmtsaW8uc2lkZWNhci52MS5TdGF0dXNSZXF1ZXN0Gh0ua2xpby5zaWRlY2FyLnYxLlN0YXR1c1Jlc3VsdGIGcHJvdG8z");
+  fileDesc("Ch1rbGlvL3NpZGVjYXIvdjEvc2lkZWNhci5wcm90bxIPa2xpby5zaWRlY2FyLnYxIlUKEFJ1bkJhY2t1cFJlcXVlc3QSEwoLYmFja3VwX25hbWUYASABKAkSFQoNc2VuZF90b190aWVyMhgCIAEoCBIVCg13YWl0X2Zvcl93YWxzGAMgASgIIqgBCg5CYWNrdXBQcm9ncmVzcxINCgVzdGF0ZRgBIAEoCRIXCg9wcm9jZXNzZWRfYnl0ZXMYAiABKAQSFwoPZXN0aW1hdGVkX2J5dGVzGAMgASgEEhUKDW1ldGFkYXRhX2pzb24YBCABKAkSEgoKZXJyb3JfY29kZRgFIAEoCRIVCg1lcnJvcl9tZXNzYWdlGAYgASgJEhMKC2V4aXRfc3RhdHVzGAcgASgFIg8KDVN0YXR1c1JlcXVlc3QitQIKDFN0YXR1c1Jlc3VsdBIUCgxzdHJlYW1fc3RhdGUYASABKAkSEQoJY29uZGl0aW9uGAIgASgJEhMKC3dyaXR0ZW5fbHNuGAMgASgJEhMKC2ZsdXNoZWRfbHNuGAQgASgJEhAKCHRpbWVsaW5lGAUgASgNEhYKDnNlcnZlcl9lbmRfbHNuGAYgASgJEhQKDGJhY2t1cF9zdGF0ZRgHIAEoCRIOCgZyZWFzb24YCCABKAkSGAoQZXhwb3N1cmVfc2Vjb25kcxgJIAEoARIVCg1leHBvc3VyZV9zaXplGAogASgEEhAKCGRlZ3JhZGVkGAsgASgIEikKBHNsb3QYDCABKAsyGy5rbGlvLnNpZGVjYXIudjEuU2xvdFN0YXR1cxIUCgxjbHVzdGVyX25hbWUYDSABKAkigQIKClNsb3RTdGF0dXMSDAoEbmFtZRgBIAEoCRINCgVsZXZlbBgCIAEoCRIPCgdwcmVzZW50GAMgASgIEg4KBmFjdGl2ZRgEIAEoCBISCgp3YWxfc3RhdHVzGAUgASgJEhUKDXJldGFpbmVkX3NpemUYBiABKAQSFgoJc2FmZV9zaXplGAcgASgESACIAQESHQoQdm9sdW1lX2ZyZWVfc2l6ZRgIIAEoBEgBiAEBEhwKD3NlY29uZHNfdG9fZnVsbBgJIAEoAUgCiAEBQgwKCl9zYWZlX3NpemVCEwoRX3ZvbHVtZV9mcmVlX3NpemVCEgoQX3NlY29uZHNfdG9fZnVsbCITChFTdG9wU3RyZWFtUmVxdWVzdCISChBTdG9wU3RyZWFtUmVzdWx0MvoBCgdTaWRlY2FyElEKCVJ1bkJhY2t1cBIhLmtsaW8uc2lkZWNhci52MS5SdW5CYWNrdXBSZXF1ZXN0Gh8ua2xpby5zaWRlY2FyLnYxLkJhY2t1cFByb2dyZXNzMAESRwoGU3RhdHVzEh4ua2xpby5zaWRlY2FyLnYxLlN0YXR1c1JlcXVlc3QaHS5rbGlvLnNpZGVjYXIudjEuU3RhdHVzUmVzdWx0ElMKClN0b3BTdHJlYW0SIi5rbGlvLnNpZGVjYXIudjEuU3RvcFN0cmVhbVJlcXVlc3QaIS5rbGlvLnNpZGVjYXIudjEuU3RvcFN0cmVhbVJlc3VsdGIGcHJvdG8z");
 
 /**
  * @generated from message klio.sidecar.v1.RunBackupRequest
@@ -151,6 +151,42 @@ export type StatusResult = Message<"klio.sidecar.v1.StatusResult"> & {
    * @generated from field: string backup_state = 7;
    */
   backupState: string;
+
+  /**
+   * text of the condition
+   *
+   * @generated from field: string reason = 8;
+   */
+  reason: string;
+
+  /**
+   * age of the oldest WAL byte that tier 1 does not hold durably
+   *
+   * @generated from field: double exposure_seconds = 9;
+   */
+  exposureSeconds: number;
+
+  /**
+   * @generated from field: uint64 exposure_size = 10;
+   */
+  exposureSize: bigint;
+
+  /**
+   * the server confirms whole files only
+   *
+   * @generated from field: bool degraded = 11;
+   */
+  degraded: boolean;
+
+  /**
+   * @generated from field: klio.sidecar.v1.SlotStatus slot = 12;
+   */
+  slot?: SlotStatus | undefined;
+
+  /**
+   * @generated from field: string cluster_name = 13;
+   */
+  clusterName: string;
 };
 
 /**
@@ -159,6 +195,99 @@ export type StatusResult = Message<"klio.sidecar.v1.StatusResult"> & {
  */
 export const StatusResultSchema: GenMessage<StatusResult> = /*@__PURE__*/
   messageDesc(file_klio_sidecar_v1_sidecar, 3);
+
+/**
+ * @generated from message klio.sidecar.v1.SlotStatus
+ */
+export type SlotStatus = Message<"klio.sidecar.v1.SlotStatus"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * state of the slot guard: watching, lagging, endangered, lost
+   *
+   * @generated from field: string level = 2;
+   */
+  level: string;
+
+  /**
+   * @generated from field: bool present = 3;
+   */
+  present: boolean;
+
+  /**
+   * @generated from field: bool active = 4;
+   */
+  active: boolean;
+
+  /**
+   * as PostgreSQL says it; empty before the first look
+   *
+   * @generated from field: string wal_status = 5;
+   */
+  walStatus: string;
+
+  /**
+   * @generated from field: uint64 retained_size = 6;
+   */
+  retainedSize: bigint;
+
+  /**
+   * absent: no max_slot_wal_keep_size
+   *
+   * @generated from field: optional uint64 safe_size = 7;
+   */
+  safeSize?: bigint | undefined;
+
+  /**
+   * absent: the volume of pg_wal is not known here
+   *
+   * @generated from field: optional uint64 volume_free_size = 8;
+   */
+  volumeFreeSize?: bigint | undefined;
+
+  /**
+   * absent: what is kept does not grow
+   *
+   * @generated from field: optional double seconds_to_full = 9;
+   */
+  secondsToFull?: number | undefined;
+};
+
+/**
+ * Describes the message klio.sidecar.v1.SlotStatus.
+ * Use `create(SlotStatusSchema)` to create a new message.
+ */
+export const SlotStatusSchema: GenMessage<SlotStatus> = /*@__PURE__*/
+  messageDesc(file_klio_sidecar_v1_sidecar, 4);
+
+/**
+ * @generated from message klio.sidecar.v1.StopStreamRequest
+ */
+export type StopStreamRequest = Message<"klio.sidecar.v1.StopStreamRequest"> & {
+};
+
+/**
+ * Describes the message klio.sidecar.v1.StopStreamRequest.
+ * Use `create(StopStreamRequestSchema)` to create a new message.
+ */
+export const StopStreamRequestSchema: GenMessage<StopStreamRequest> = /*@__PURE__*/
+  messageDesc(file_klio_sidecar_v1_sidecar, 5);
+
+/**
+ * @generated from message klio.sidecar.v1.StopStreamResult
+ */
+export type StopStreamResult = Message<"klio.sidecar.v1.StopStreamResult"> & {
+};
+
+/**
+ * Describes the message klio.sidecar.v1.StopStreamResult.
+ * Use `create(StopStreamResultSchema)` to create a new message.
+ */
+export const StopStreamResultSchema: GenMessage<StopStreamResult> = /*@__PURE__*/
+  messageDesc(file_klio_sidecar_v1_sidecar, 6);
 
 /**
  * Control of a running sidecar over its local socket.
@@ -183,6 +312,16 @@ export const Sidecar: GenService<{
     methodKind: "unary";
     input: typeof StatusRequestSchema;
     output: typeof StatusResultSchema;
+  },
+  /**
+   * Ends the WAL stream until the sidecar is started again; what was received is confirmed first. Safe to call again.
+   *
+   * @generated from rpc klio.sidecar.v1.Sidecar.StopStream
+   */
+  stopStream: {
+    methodKind: "unary";
+    input: typeof StopStreamRequestSchema;
+    output: typeof StopStreamResultSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_klio_sidecar_v1_sidecar, 0);

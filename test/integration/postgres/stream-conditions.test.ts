@@ -1,0 +1,288 @@
+// What can go wrong between a source and a server that goes on without it, on real PostgreSQL: each case has a name, in the
+// status and in a metric, and blocks or goes on as it should.
+import { chmodSync, cpSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import type { ClientConfig } from "../../../src/config/config.ts";
+import { type LocalPostgres, preparePostgres, startPostgres } from "../../../src/demo/local-postgres.ts";
+import { giveTo } from "../../../src/demo/run-as.ts";
+import type { Reading } from "../../../src/telemetry/instruments.ts";
+import { noTelemetry, type Telemetry } from "../../../src/telemetry/telemetry.ts";
+import { eventually } from "../../support/eventually.ts";
+import { configFile, klio } from "../../support/klio-cli.ts";
+import {
+  caughtUp,
+  compareWithPgWal,
+  replication,
+  startStream,
+  streamConfig,
+  switchSegment,
+  type TestStream,
+} from "../../support/streaming.ts";
+import { temporaryDirectory } from "../../support/temporary-directory.ts";
+import { startWalServer } from "../../support/wal-server.ts";
+
+const MIB = 1 << 20;
+/** Little WAL is kept, so that a few segments are enough to lose some. */
+const stingy = { max_wal_size: "2MB", min_wal_size: "2MB", wal_keep_size: "0" };
+
+/** A stream whose metrics can be read. */
+async function watched(config: ClientConfig): Promise<TestStream & { metric(name: string): Reading[] }> {
+  const readers = new Map<string, () => Iterable<Reading>>();
+  const telemetry: Telemetry = {
+    ...noTelemetry(),
+    observe(name, read) {
+      readers.set(name, read);
+      return () => void readers.delete(name);
+    },
+  };
+  const stream = await startStream(config, { telemetry });
+  return Object.assign(stream, { metric: (name: string) => [...(readers.get(name)?.() ?? [])] });
+}
+
+type Watched = Awaited<ReturnType<typeof watched>>;
+const active = (stream: Watched) =>
+  stream.metric("klio.stream.condition").flatMap(({ value, labels }) => (value === 1 ? [labels?.condition] : []));
+const blockedBy = (stream: Watched, condition: string) =>
+  eventually(
+    () => {
+      const status = stream.status();
+      return status.state === "blocked" && status.condition === condition ? status : undefined;
+    },
+    { what: `the condition ${condition}` },
+  );
+const flowing = (stream: Watched) => eventually(() => stream.status().state === "flowing" && stream.status());
+
+async function writeSegments(postgres: LocalPostgres, count: number): Promise<void> {
+  for (let i = 0; i < count; i++) await switchSegment(postgres);
+  await postgres.query("checkpoint");
+}
+
+/** What is written from now on stays to be compared. */
+async function keepWal(postgres: LocalPostgres): Promise<void> {
+  await postgres.query("select pg_create_physical_replication_slot('keep', true)");
+}
+
+async function startSource(directory: string, settings: Record<string, string> = {}): Promise<LocalPostgres> {
+  return startPostgres({ directory, version: 17, walSegmentMiB: 1, settings: { ...stingy, ...settings } });
+}
+
+test("SlotLost: beyond max_slot_wal_keep_size the stream blocks with that name; reset-lsn gets it going again", async () => {
+  await using directory = await temporaryDirectory();
+  await using server = await startWalServer();
+  await using postgres = await startSource(join(directory.path, "pg"), { max_slot_wal_keep_size: "4MB" });
+  const config = streamConfig(postgres, server);
+  const file = configFile(join(directory.path, "client.yaml"), config);
+  {
+    await using stream = await watched(config);
+    await flowing(stream);
+    await writeSegments(postgres, 2);
+    await caughtUp(postgres);
+    const present = await eventually(() => stream.status().slot.isPresent && stream.status().slot);
+    // With so little room the slot is always close to its end.
+    expect(present).toMatchObject({ name: "klio", active: true, status: "reserved", level: "endangered" });
+    expect(present.safeBytes).toBeGreaterThan(0);
+    expect(present.safeBytes).toBeLessThanOrEqual(6 * MIB);
+    expect(present.freeBytes).toBeGreaterThan(0);
+    expect(stream.metric("klio.slot.safe_size")).toEqual([
+      { value: stream.status().slot.safeBytes, labels: { cluster_name: "alpha" } },
+    ]);
+    expect(stream.metric("klio.slot.volume_free_size")).toHaveLength(1);
+    expect(active(stream)).toEqual([]);
+    const refused = await klio("reset-lsn", "--config", file);
+    expect(refused).toMatchObject({ status: 68, err: expect.stringContaining("the replication slot klio is in use") });
+  }
+  const before = (await server.store.list("alpha")).length;
+  await writeSegments(postgres, 12);
+  await using stream = await watched(config);
+  const status = await blockedBy(stream, "SlotLost");
+  expect(status.reason).toContain("PostgreSQL removed WAL that the replication slot klio needed");
+  expect(active(stream)).toEqual(["SlotLost"]);
+  await eventually(() => stream.status().slot.level === "lost");
+  expect(stream.log.events()).toContain("slot.lost");
+  expect((await server.store.list("alpha")).length).toBe(before);
+
+  const reset = JSON.parse((await klio("reset-lsn", "--config", file, "--json")).out);
+  expect(reset).toMatchObject({ slot: "klio", slot_dropped: true });
+  await flowing(stream);
+  await keepWal(postgres);
+  await writeSegments(postgres, 1);
+  await caughtUp(postgres);
+  expect(active(stream)).toEqual([]);
+  expect(await compareWithPgWal(postgres, server)).toContain(reset.wal_name);
+  const metadata = JSON.parse((await klio("get-metadata", "--config", file)).out);
+  expect(metadata).toMatchObject({
+    gaps: [{ end: reset.wal_name, start: expect.any(String), ts: expect.any(String) }],
+  });
+  const [system] = await postgres.query("select system_identifier::text as id from pg_control_system()");
+  expect(metadata.systemId).toBe(system?.id);
+  await eventually(() => stream.status().slot.level !== "lost");
+});
+
+test("W8: with gap_policy = record a lost slot costs the gap that the server records, and nobody's help", async () => {
+  await using directory = await temporaryDirectory();
+  await using server = await startWalServer();
+  await using postgres = await startSource(join(directory.path, "pg"), { max_slot_wal_keep_size: "4MB" });
+  const config = streamConfig(postgres, server, { gapPolicy: "record" });
+  {
+    await using first = await watched(config);
+    await flowing(first);
+    await caughtUp(postgres);
+  }
+  await writeSegments(postgres, 12);
+  await using stream = await watched(config);
+  await flowing(stream);
+  await keepWal(postgres);
+  await writeSegments(postgres, 1);
+  await caughtUp(postgres);
+  expect(stream.log.events()).toContain("stream.gap");
+  expect(stream.log.events()).not.toContain("stream.blocked");
+  const { gaps } = (await server.store.metadata("alpha")) ?? { gaps: [] };
+  expect(gaps).toHaveLength(1);
+  expect(await compareWithPgWal(postgres, server)).toContain(gaps[0]?.end);
+});
+
+test("WalGap: a slot that was dropped while nobody streamed; recorded, the gap ends where the new slot begins", async () => {
+  await using directory = await temporaryDirectory();
+  await using server = await startWalServer();
+  await using postgres = await startSource(join(directory.path, "pg"));
+  const config = streamConfig(postgres, server);
+  {
+    await using first = await watched(config);
+    await flowing(first);
+    await caughtUp(postgres);
+  }
+  await postgres.query("select pg_drop_replication_slot('klio')");
+  await writeSegments(postgres, 8);
+  {
+    await using stream = await watched(config);
+    const { reason } = await blockedBy(stream, "WalGap");
+    expect(reason).toMatch(/requested WAL segment [0-9A-F]{24} has already been removed/);
+    expect(active(stream)).toEqual(["WalGap"]);
+    expect((await server.store.metadata("alpha"))?.gaps).toEqual([]);
+  }
+  // What is written from now on is kept by the slot that the blocked stream made.
+  const [slot] = await postgres.query(
+    "select pg_walfile_name(restart_lsn) as first from pg_replication_slots where slot_name = 'klio'",
+  );
+  await keepWal(postgres);
+  await writeSegments(postgres, 3);
+  await using stream = await watched({ ...config, source: { ...config.source!, gapPolicy: "record" } });
+  await flowing(stream);
+  await caughtUp(postgres);
+  expect((await server.store.metadata("alpha"))?.gaps).toMatchObject([{ end: slot?.first }]);
+  expect((await compareWithPgWal(postgres, server)).length).toBeGreaterThanOrEqual(3);
+});
+
+test("another system under the same name: SystemIdentifierMismatch", async () => {
+  await using directory = await temporaryDirectory();
+  await using server = await startWalServer();
+  await using own = await startSource(join(directory.path, "own"));
+  await using other = await startSource(join(directory.path, "other"));
+  {
+    await using stream = await watched(streamConfig(own, server));
+    await flowing(stream);
+    await caughtUp(own);
+  }
+  await using stream = await watched(streamConfig(other, server, { gapPolicy: "record" }));
+  expect((await blockedBy(stream, "SystemIdentifierMismatch")).reason).toContain("system");
+  expect(active(stream)).toEqual(["SystemIdentifierMismatch"]);
+});
+
+/** A server, not started, over a copy of a stopped one's data directory. */
+async function copyOf(postgres: LocalPostgres, directory: string): Promise<LocalPostgres> {
+  mkdirSync(directory);
+  cpSync(postgres.dataDirectory, join(directory, "data"), { recursive: true, preserveTimestamps: true });
+  chmodSync(join(directory, "data"), 0o700);
+  await giveTo(directory, postgres.runAs);
+  return preparePostgres({ directory, version: 17, walSegmentMiB: 1, settings: stingy, existing: true });
+}
+
+test("a primary that lacks what is stored: ServerAhead; promoted it goes on; the old primary: TimelineNotInHistory", async () => {
+  await using directory = await temporaryDirectory();
+  await using server = await startWalServer();
+  await using postgres = await startSource(join(directory.path, "pg"), { wal_keep_size: "64MB" });
+  const config = streamConfig(postgres, server, { gapPolicy: "record" });
+  {
+    await using stream = await watched(config);
+    await flowing(stream);
+    await writeSegments(postgres, 2);
+    await caughtUp(postgres);
+  }
+  await postgres.stop();
+  await using snapshot = await copyOf(postgres, join(directory.path, "snapshot"));
+  await using standby = await copyOf(postgres, join(directory.path, "standby"));
+  writeFileSync(join(standby.dataDirectory, "standby.signal"), "");
+  await postgres.start();
+  {
+    await using stream = await watched(config);
+    await flowing(stream);
+    await writeSegments(postgres, 4);
+    await caughtUp(postgres);
+  }
+  await postgres.stop();
+
+  // An old state of the primary, started as it was.
+  await snapshot.start();
+  {
+    await using stream = await watched(streamConfig(snapshot, server, { gapPolicy: "record" }));
+    const { reason } = await blockedBy(stream, "ServerAhead");
+    expect(reason).toMatch(/the server holds WAL up to .* of timeline 1, the source has /);
+    expect(active(stream)).toEqual(["ServerAhead"]);
+  }
+  await snapshot.stop();
+
+  // A standby that lags is waited for, when streaming from one is wanted at all.
+  await standby.start();
+  {
+    await using stream = await startStream(streamConfig(standby, server), { primary: false });
+    const lag = await eventually(() => stream.status().reason.includes("the standby lags") && stream.status());
+    expect(lag.condition).toBe("SourceUnavailable");
+  }
+  await standby.query("select pg_promote()");
+  {
+    await using stream = await watched(streamConfig(standby, server, { gapPolicy: "record" }));
+    await flowing(stream);
+    await writeSegments(standby, 2);
+    await caughtUp(standby);
+    expect(stream.status()).toMatchObject({ timeline: 2, condition: "" });
+    expect(stream.log.events()).toContain("stream.abandoned");
+    expect((await server.store.list("alpha")).map(({ name }) => name)).toContain("00000002.history");
+    expect((await compareWithPgWal(standby, server)).length).toBeGreaterThan(0);
+  }
+  await postgres.start();
+  await using stream = await watched(config);
+  const { reason } = await blockedBy(stream, "TimelineNotInHistory");
+  expect(reason).toContain("of timeline 2, which is not in the history of timeline 1");
+  expect(active(stream)).toEqual(["TimelineNotInHistory"]);
+  expect((await server.store.metadata("alpha"))?.gaps).toEqual([]);
+  expect(await replication(postgres)).toBeUndefined();
+});
+
+test("while nobody takes the WAL its growth is foretold, and no more when it is taken", async () => {
+  await using directory = await temporaryDirectory();
+  await using server = await startWalServer();
+  await using postgres = await startSource(join(directory.path, "pg"));
+  await using stream = await watched(streamConfig(postgres, server));
+  await flowing(stream);
+  await caughtUp(postgres);
+  expect(stream.metric("klio.slot.time_to_full")).toEqual([]);
+  const address = server.server.address;
+  await server.server.close(0);
+  const reading = await eventually(async () => {
+    await switchSegment(postgres);
+    return stream.metric("klio.slot.time_to_full")[0];
+  });
+  // No max_slot_wal_keep_size here: the limit is the volume, which has room for many more segments.
+  const { freeBytes, safeBytes, retainedBytes } = stream.status().slot;
+  expect(safeBytes).toBeNull();
+  expect(retainedBytes).toBeGreaterThan(0);
+  expect(reading.value).toBeGreaterThan(1);
+  expect(freeBytes).toBeGreaterThan(MIB);
+  expect(active(stream)).toEqual(["ServerUnavailable"]);
+  await server.restart();
+  expect(server.server.address).toBe(address);
+  await flowing(stream);
+  await caughtUp(postgres);
+  await eventually(() => stream.status().slot.retainedBytes < MIB);
+});
