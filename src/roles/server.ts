@@ -41,6 +41,7 @@ export async function runServer(options: ServerOptions): Promise<number> {
       }),
       watchParts: fromPromise<Failure, null>(() => failed.promise),
       closeParts: fromPromise<null, null>(async () => {
+        telemetry.holdGauges();
         await parts.disposeAsync();
         return null;
       }),

@@ -54,6 +54,7 @@ export async function runSidecar(options: SidecarOptions): Promise<number> {
       }),
       watchParts: fromPromise<Failure, null>(() => failed.promise),
       closeParts: fromPromise<null, null>(async () => {
+        telemetry.holdGauges();
         await parts.disposeAsync();
         return null;
       }),

@@ -12,7 +12,14 @@ import { isMetricName, type MetricName, type MetricRow, metrics, STAGE_BOUNDS_SE
 export type Labels = Record<string, string | number | boolean>;
 export type Reading = { value: number; labels?: Labels };
 type Series = { labels: Labels; value: number };
-type Gauge = { series: Map<string, Series>; readers: Set<() => Iterable<Reading>>; clamp: boolean; int: boolean };
+type Gauge = {
+  series: Map<string, Series>;
+  readers: Set<() => Iterable<Reading>>;
+  /** Told instead of asking the readers. */
+  held: Reading[] | undefined;
+  clamp: boolean;
+  int: boolean;
+};
 
 const keyOf = (labels: Labels) => JSON.stringify(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)));
 
@@ -80,6 +87,11 @@ export class Instruments {
     return () => gauge?.readers.delete(read);
   }
 
+  /** From now on the observers are not asked any more: what they tell at this moment stays, also when they are taken back. */
+  hold(): void {
+    for (const gauge of this.#gauges.values()) gauge.held ??= [...this.#readingsOf(gauge)];
+  }
+
   /** States a value from outside the process's own life: the last known one of a gauge, or the 0 of a counter. */
   hydrate(name: MetricName, labels: Labels, value: number): void {
     if (metrics[name].kind === "counter") this.add(name, value, labels);
@@ -101,6 +113,7 @@ export class Instruments {
     const gauge: Gauge = {
       series: new Map(),
       readers: new Set(),
+      held: undefined,
       clamp: false,
       int: isMetricName(name) && metrics[name].int,
     };
@@ -112,9 +125,13 @@ export class Instruments {
   #observeAll(gauge: Gauge, result: ObservableResult): void {
     const observe = (value: number, labels?: Labels) => result.observe(gauge.int ? Math.trunc(value) : value, labels);
     for (const { labels, value } of gauge.series.values()) observe(gauge.clamp ? Math.min(1, value) : value, labels);
-    for (const read of gauge.readers) {
+    for (const { value, labels } of gauge.held ?? this.#readingsOf(gauge)) observe(value, labels);
+  }
+
+  *#readingsOf({ readers }: Gauge): Iterable<Reading> {
+    for (const read of readers) {
       try {
-        for (const { value, labels } of read()) if (Number.isFinite(value)) observe(value, labels);
+        for (const reading of read()) if (Number.isFinite(reading.value)) yield reading;
       } catch (error) {
         this.#onFault(error);
       }

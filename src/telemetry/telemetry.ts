@@ -42,6 +42,8 @@ export interface Telemetry {
   hydrate(metric: MetricName, labels: Labels, value: number): void;
   /** Asks at each collection, synchronously and from memory; the returned function takes it back. */
   observe(metric: MetricName, read: () => Iterable<Reading>): () => void;
+  /** What observers tell now is told until the end: what they look at is about to be closed, before the last export. */
+  holdGauges(): void;
   /** Must come first among a server's interceptors. */
   serverInterceptors(): ServerInterceptor[];
   clientInterceptors(): Interceptor[];
@@ -87,6 +89,7 @@ export function noTelemetry({ inspect }: { inspect?: Inspect } = {}): Telemetry 
     record: nothing,
     hydrate: nothing,
     observe: () => nothing,
+    holdGauges: nothing,
     serverInterceptors: () => [],
     clientInterceptors: () => [],
     traceparentOf: nothing,
@@ -134,6 +137,7 @@ export async function startTelemetry(options: TelemetryOptions): Promise<Telemet
     record,
     hydrate: (metric, labels, value) => instruments.hydrate(metric, labels, value),
     observe: (metric, read) => instruments.observe(metric, read),
+    holdGauges: () => instruments.hold(),
     serverInterceptors: () => [server],
     clientInterceptors: () => [client],
     traceparentOf: (actor) => binder.traceparentOf(actor),

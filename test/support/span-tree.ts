@@ -6,60 +6,81 @@ import { temporalityOf } from "../../src/telemetry/prometheus.ts";
 import { startTelemetry, type Telemetry, type TelemetryOptions } from "../../src/telemetry/telemetry.ts";
 import { type TestLog, testLog } from "./test-log.ts";
 
-type SpanNode = {
+export type SpanNode = {
   name: string;
   tracer: string;
+  /** Of a tree over several processes. */
+  service?: string;
   status?: "ERROR";
   message?: string;
   outcome?: string;
   attributes?: Record<string, unknown>;
   /** Event name, with the text of an exception or the reason behind it. */
   events?: string[];
-  /** Names of the linked spans, "remote" for one of another process. */
+  /** Names of the linked spans, "remote" for one that was not recorded. */
   links?: string[];
-  /** Of another process. */
+  /** Was not recorded. */
   parent?: "remote";
   children?: SpanNode[];
 };
 
+/** A span as it was recorded or sent. */
+export type TreeSpan = {
+  id: string;
+  /** Absent: the span begins a trace. */
+  parentId?: string | undefined;
+  service?: string;
+  name: string;
+  tracer: string;
+  startNs: bigint;
+  attributes: Record<string, unknown>;
+  events: readonly { name: string; attributes: Record<string, unknown> }[];
+  linkedIds: readonly string[];
+  status: { code: number; message?: string | undefined };
+};
+
 const STATUS_ERROR = 2;
-const atMs = ([s, ns]: readonly [number, number]) => s * 1_000 + ns / 1e6;
 
 /** Ids and times removed, parents by nesting, siblings by their start. */
-function spanTree(spans: readonly ReadableSpan[]): SpanNode[] {
-  const byId = new Map(spans.map((span) => [span.spanContext().spanId, span]));
-  const sorted = [...spans].sort((a, b) => atMs(a.startTime) - atMs(b.startTime));
-  const node = (span: ReadableSpan): SpanNode => {
-    const {
-      "klio.machine": _machine,
-      "klio.state": _state,
-      "klio.outcome": outcome,
-      ...attributes
-    } = span.attributes as Record<string, unknown>;
-    const id = span.spanContext().spanId;
-    const children = sorted.filter((one) => one.parentSpanContext?.spanId === id).map(node);
-    const events = span.events.map(({ name, attributes: said = {} }) => {
+export function treeOf(spans: readonly TreeSpan[]): SpanNode[] {
+  const byId = new Map(spans.map((span) => [span.id, span]));
+  const sorted = [...spans].sort((a, b) => (a.startNs < b.startNs ? -1 : a.startNs > b.startNs ? 1 : 0));
+  const isTop = ({ parentId }: TreeSpan) => parentId === undefined || !byId.has(parentId);
+  const node = (span: TreeSpan): SpanNode => {
+    const { "klio.machine": _machine, "klio.state": _state, "klio.outcome": outcome, ...attributes } = span.attributes;
+    const children = sorted.filter(({ parentId }) => parentId === span.id).map(node);
+    const events = span.events.map(({ name, attributes: said }) => {
       const text = said["exception.message"] ?? said.reason;
       return text === undefined ? name : `${name}: ${String(text)}`;
     });
-    const links = span.links.map(({ context }) => byId.get(context.spanId)?.name ?? "remote");
-    const parent = span.parentSpanContext;
+    const links = span.linkedIds.map((id) => byId.get(id)?.name ?? "remote");
     return {
       name: span.name,
-      tracer: span.instrumentationScope.name,
+      tracer: span.tracer,
+      ...(span.service !== undefined && { service: span.service }),
       ...(outcome !== undefined && outcome !== "ok" && { outcome: String(outcome) }),
       ...(span.status.code === STATUS_ERROR && { status: "ERROR" as const, message: span.status.message ?? "" }),
       ...(Object.keys(attributes).length > 0 && { attributes }),
       ...(events.length > 0 && { events }),
       ...(links.length > 0 && { links }),
-      ...(parent !== undefined && !byId.has(parent.spanId) && { parent: "remote" as const }),
+      ...(span.parentId !== undefined && isTop(span) && { parent: "remote" as const }),
       ...(children.length > 0 && { children }),
     };
   };
-  return sorted
-    .filter(({ parentSpanContext: parent }) => parent === undefined || !byId.has(parent.spanId))
-    .map((span) => node(span));
+  return sorted.filter(isTop).map(node);
 }
+
+const recorded = (span: ReadableSpan): TreeSpan => ({
+  id: span.spanContext().spanId,
+  parentId: span.parentSpanContext?.spanId,
+  name: span.name,
+  tracer: span.instrumentationScope.name,
+  startNs: BigInt(span.startTime[0]) * 1_000_000_000n + BigInt(span.startTime[1]),
+  attributes: span.attributes,
+  events: span.events.map(({ name, attributes = {} }) => ({ name, attributes })),
+  linkedIds: span.links.map(({ context }) => context.spanId),
+  status: span.status,
+});
 
 /** A reader that collects when asked. */
 export class AskedReader extends MetricReader {
@@ -119,7 +140,7 @@ export async function recordedTelemetry(
     telemetry,
     log,
     spans: () => exporter.getFinishedSpans(),
-    tree: () => spanTree(exporter.getFinishedSpans()),
+    tree: () => treeOf(exporter.getFinishedSpans().map(recorded)),
     values: async () => valuesOf(await reader.metrics()),
     [Symbol.asyncDispose]: () => telemetry.shutdown(),
   };

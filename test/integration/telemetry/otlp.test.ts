@@ -75,11 +75,10 @@ describe.each(["grpc", "http/protobuf"] as const)("over %s", (protocol) => {
     const spans = holds(receiver, /trace/i, "tier2_upload");
     const metrics = holds(receiver, /metrics/i, "klio.wal.written_size");
     for (const request of [spans, metrics]) {
-      expect(request).toMatchObject({ peer: "klio@main" });
+      expect(request).toMatchObject({ peer: "klio@main", isPacked: true });
       expect(request?.headers["x-tenant"]).toBe("blue team");
       for (const text of ["klio-server", "k8s.pod.name", "pod-0", "host.name", "os.type"])
         expect(request?.body.includes(text), text).toBe(true);
-      if (protocol === "http/protobuf") expect(request).toMatchObject({ isPacked: true });
     }
     if (protocol === "http/protobuf") expect([spans?.path, metrics?.path]).toEqual(["/v1/traces", "/v1/metrics"]);
     expect(log.lines).toEqual([]);

@@ -62,6 +62,19 @@ test("a gauge of whole numbers drops the fraction, without a word from the SDK",
   }
 });
 
+test("what is held is told until the end, though its observers are taken back", async () => {
+  const { instruments, values } = make();
+  let messages = 3;
+  const stop = instruments.observe("klio.queue.messages", () => [{ value: messages }]);
+  instruments.hold();
+  messages = 4;
+  stop();
+  instruments.flag("klio.backup.running", 1);
+  expect(await values()).toEqual({ "klio.queue.messages": 3, "klio.backup.running": 1 });
+  instruments.hold();
+  expect(await values()).toEqual({ "klio.queue.messages": 3, "klio.backup.running": 1 });
+});
+
 test("an observed series ends with its subject; a reader that throws costs only itself", async () => {
   const { instruments, faults, values } = make();
   const sources = new Map([["a", 1]]);
