@@ -9,7 +9,7 @@ import type { ClientConfig, Environment } from "../config/config.ts";
 import { shellWord } from "../domain/recovery-settings.ts";
 import { parseTarget, targetText } from "../domain/recovery-target.ts";
 import { KlioError } from "../errors.ts";
-import { noTelemetry } from "../telemetry/telemetry.ts";
+import { startTelemetry } from "../telemetry/telemetry.ts";
 import { commandLog } from "./command-log.ts";
 import { openTierSnapshots } from "./open-snapshots.ts";
 import { createProgress, megabytes } from "./progress-line.ts";
@@ -45,6 +45,9 @@ export async function restoreCluster(options: RestoreClusterOptions): Promise<vo
   const log = commandLog(stderr, options.logLevel);
   const configFile = options.configure ? requireConfigFile(options) : undefined;
   const progress = createProgress(stderr);
+  await using stack = new AsyncDisposableStack();
+  const telemetry = await startTelemetry({ service: "klio-restore", env: unscraped(options.env), log });
+  stack.defer(() => telemetry.shutdown());
   const result = await runRestore({
     config,
     destination: resolve(options.destination),
@@ -57,7 +60,7 @@ export async function restoreCluster(options: RestoreClusterOptions): Promise<vo
       restoreCommand: (tier: AskedTier) => restoreCommandOf(configFile, tier, config.walPrefetch.count > 0),
     }),
     openSnapshots: openTierSnapshots({ config, env: options.env, log, signal }),
-    telemetry: noTelemetry({}),
+    telemetry,
     log,
     signal,
     onPlan: (plan) => stderr.write(planText(plan)),
@@ -65,6 +68,11 @@ export async function restoreCluster(options: RestoreClusterOptions): Promise<vo
   });
   progress.end();
   stdout.write(json ? `${JSON.stringify(resultJson(result), null, 2)}\n` : resultText(result));
+}
+
+/** A command is over before anyone scrapes it, and must not fail because a sidecar beside it has the port. */
+function unscraped(env: Environment): Environment {
+  return env.OTEL_METRICS_EXPORTER?.trim() === "prometheus" ? { ...env, OTEL_METRICS_EXPORTER: "none" } : env;
 }
 
 /** PostgreSQL runs get-wal later, without our environment: the configuration must be in a file. */

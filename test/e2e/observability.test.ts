@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { parse } from "yaml";
+import { klio } from "../../src/demo/klio-command.ts";
 import { isRelayed, isTier2Complete } from "../../src/demo/tiers.ts";
 import { type MetricName, metrics, type ServiceRole } from "../../src/telemetry/names.ts";
 import { prometheusName } from "../../src/telemetry/prometheus-text.ts";
@@ -157,6 +158,17 @@ test("target_info names each service, and every series its scope, where the scra
   }
   // The scrape example drops them: the rules add up and join without.
   expect(await prometheus.query('{otel_scope_name!=""}')).toEqual([]);
+});
+
+test("a restore beside the sidecar, in its environment, does not want its port", async () => {
+  const { stage } = place;
+  const port = String(stage.surroundings.ports.sidecarMetrics);
+  await klio({
+    program: stage.program,
+    env: { ...stage.clientEnv, OTEL_METRICS_EXPORTER: "prometheus", OTEL_EXPORTER_PROMETHEUS_PORT: port },
+    runAs: stage.runAs,
+    args: ["restore", join(stage.clientEnv.HOME ?? "", "restored"), "--config", stage.surroundings.sidecarConfig],
+  });
 });
 
 type Rule = { name: string; type: "recording" | "alerting"; health: string; lastError?: string; state?: string };

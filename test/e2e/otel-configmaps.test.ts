@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { parseAllDocuments } from "yaml";
 import { createCertificates } from "../../src/demo/certificates.ts";
+import { klio } from "../../src/demo/klio-command.ts";
 import { giveTo, unprivileged } from "../../src/demo/run-as.ts";
 import { isRelayed } from "../../src/demo/tiers.ts";
 import { type MetricName, metrics } from "../../src/telemetry/names.ts";
@@ -52,6 +53,7 @@ const pod = (container: string) => ({
 });
 
 let place: TestStage;
+let restorer: Environment;
 let collector: OtlpReceiver;
 let spans: SentSpan[];
 let sent: Record<"spans" | "metrics", { resource: Record<string, unknown>; entries: unknown[] }[]>;
@@ -71,6 +73,10 @@ beforeAll(async () => {
       await giveTo(join(directory, "projected"), unprivileged());
       collector = await otlpOverGrpc(certificates);
       const at = { port: collector.port, directory };
+      restorer = {
+        ...reachable({ ...containerEnv("klio-restore"), ...configMap("cluster-klio-otel-config") }, at),
+        ...pod("klio-restore"),
+      };
       return {
         server: {
           ...reachable(configMap("klio-otel-config"), at),
@@ -91,6 +97,12 @@ beforeAll(async () => {
   await stage.postgres.query("select pg_switch_wal()");
   const names = () => sentSpans(collector).flatMap(({ entries }) => entries.map(({ name }) => name));
   await eventually(() => names().includes("tier2_backup") && names().includes("tier2_upload"), { timeoutMs: 60_000 });
+  await klio({
+    program: stage.program,
+    env: { ...stage.clientEnv, ...restorer },
+    runAs: stage.runAs,
+    args: ["restore", join(stage.clientEnv.HOME ?? "", "restored"), "--config", stage.surroundings.sidecarConfig],
+  });
   // Metrics go out each minute, and at the end.
   expect(await stage.sidecar.stop()).toBe(0);
   expect(await stage.server.stop()).toBe(0);
@@ -118,7 +130,7 @@ test("traces and metrics of both processes arrive with the client certificate, p
   const seen = new Map<string, boolean>();
   for (const { peer, isPacked, path, body } of collector.requests) {
     expect(peer).toBe("klio@collector");
-    const service = body.includes("klio-plugin") ? "klio-plugin" : "klio-server";
+    const service = ["klio-plugin", "klio-restore", "klio-server"].find((one) => body.includes(one));
     const key = `${service} ${/trace/i.test(path) ? "traces" : "metrics"}`;
     expect(seen.get(key) ?? isPacked, key).toBe(isPacked);
     seen.set(key, isPacked);
@@ -128,6 +140,8 @@ test("traces and metrics of both processes arrive with the client certificate, p
     "klio-server metrics": false, // the page has OTEL_EXPORTER_OTLP_TRACES_COMPRESSION only
     "klio-plugin traces": true,
     "klio-plugin metrics": true,
+    "klio-restore traces": true,
+    "klio-restore metrics": true,
   });
 });
 
@@ -154,6 +168,12 @@ test("the resource has what the detectors find and Kubernetes says, and never ov
       "service.name": "klio-plugin",
       "k8s.container.name": "klio-plugin",
       "k8s.pod.name": "klio-plugin-0",
+    },
+    "klio-restore": {
+      ...common,
+      "service.name": "klio-restore",
+      "k8s.container.name": "klio-restore",
+      "k8s.pod.name": "klio-restore-0",
     },
   };
   for (const { resource } of [...sent.spans, ...sent.metrics])
@@ -205,6 +225,19 @@ test("a backup is one trace of the sidecar, its relay one of the server, linked 
         tracer: "klio.consumer",
         service: "klio-server",
       })),
+    },
+  ]);
+});
+
+test("a restore is one trace of its own", () => {
+  const children = ["restore_tablespaces", "restore_data"];
+  expect(treeOf(spans.filter(({ service }) => service === "klio-restore"))).toEqual([
+    {
+      name: "restore",
+      tracer: "klio.backup",
+      service: "klio-restore",
+      attributes: { cluster_name: "demo", "backup.name": "first", tier: "tier1" },
+      children: children.map((name) => ({ name, tracer: "klio.backup", service: "klio-restore" })),
     },
   ]);
 });
