@@ -34,6 +34,7 @@ export const POSTGRES_SETTINGS = {
   max_wal_senders: "10",
   max_replication_slots: "10",
   wal_keep_size: "0",
+  max_slot_wal_keep_size: "8GB",
   synchronous_commit: "on",
   synchronous_standby_names: "klio",
   shared_buffers: "64MB",

@@ -6,6 +6,8 @@ export type ForecastLimits = {
   windowMs: number;
   /** Of a shorter time nothing is foretold: one burst is no trend. */
   minSpanMs: number;
+  /** Minutes say nothing about what lies beyond. */
+  horizonSeconds: number;
 };
 
 export class SlotForecast {
@@ -27,7 +29,8 @@ export class SlotForecast {
     const spanMs = look.atMs - oldest.atMs;
     const grown = look.retainedBytes - oldest.retainedBytes;
     if (spanMs < this.#limits.minSpanMs || spanMs <= 0 || grown <= 0) return null;
-    return Math.max(0, roomBytes) / (grown / (spanMs / 1000));
+    const seconds = Math.max(0, roomBytes) / (grown / (spanMs / 1000));
+    return seconds > this.#limits.horizonSeconds ? null : seconds;
   }
 
   /** The slot is another one now. */

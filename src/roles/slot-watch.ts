@@ -24,6 +24,7 @@ const NEAR_BYTES = 256 << 20;
 const SOON_SECONDS = 30 * 60;
 /** Long enough for a checkpoint's rhythm not to count, short enough to see a stream that stopped. */
 const WINDOW_MS = 10 * 60_000;
+const HORIZON_SECONDS = 7 * 86_400;
 /** In looks: a single burst between two of them foretells nothing. */
 const MIN_LOOKS = 6;
 
@@ -43,7 +44,8 @@ export function watchSlot(options: {
   pollMs: number;
 }): SlotWatch {
   const { cluster, source, primary, telemetry, pollMs } = options;
-  const forecast = new SlotForecast({ windowMs: WINDOW_MS, minSpanMs: MIN_LOOKS * pollMs });
+  const limits = { windowMs: WINDOW_MS, minSpanMs: MIN_LOOKS * pollMs, horizonSeconds: HORIZON_SECONDS };
+  const forecast = new SlotForecast(limits);
   const actors = {
     readSlot: readSlot({ standardDsn: source.standardDsn, applicationName: "klio", primary, forecast }),
   };

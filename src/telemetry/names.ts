@@ -210,7 +210,7 @@ export const metrics = {
     "s",
     plugin,
     byCluster,
-    "Forecast until safe size or volume are used up by the WAL kept for the slot; absent while that does not grow.",
+    "Forecast until safe size or volume are used up by the WAL kept for the slot; absent while that does not grow, or beyond a week.",
     { own: true, int: false },
   ),
   "klio.stream.condition": gauge(

@@ -69,7 +69,12 @@ beforeAll(async () => {
 afterAll(() => stack.disposeAsync(), 60_000);
 
 /** Metrics that only trouble brings; counters of that kind begin with their first event. */
-const troubles: readonly MetricName[] = ["klio.consumer.abandoned", "klio.queue.redeliveries", "klio.machine.ignored"];
+const troubles: readonly MetricName[] = [
+  "klio.consumer.abandoned",
+  "klio.queue.redeliveries",
+  "klio.machine.ignored",
+  "klio.slot.time_to_full",
+];
 
 type Expected = Record<string, "counter" | "gauge" | "histogram">;
 const own: Record<ServiceRole, Expected> = { server: {}, plugin: {} };

@@ -6,6 +6,9 @@ const FIXED =
 /** How many series there are of these depends on the machine, or on who was called how often until it answered. */
 const COLLAPSED = /^(nodejs|v8js|system|process|rpc)_/;
 
+/** Comes and goes with the load of the moment. */
+const FLEETING = "klio_slot_time_to_full_seconds";
+
 type Line = { name: string; labels: [string, string][]; value: string };
 
 function parsed(line: string): Line {
@@ -26,6 +29,7 @@ export function normalisedScrape(page: string, directory: string): string {
   const lines = page
     .trimEnd()
     .split("\n")
+    .filter((line) => !line.includes(FLEETING))
     .map((line) => {
       if (line.startsWith("#")) return line;
       const { name, labels, value } = parsed(line.replaceAll(directory, "<dir>"));

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { roomOf, SlotForecast } from "../../../src/domain/slot-forecast.ts";
 
-const limits = { windowMs: 60_000, minSpanMs: 20_000 };
+const limits = { windowMs: 60_000, minSpanMs: 20_000, horizonSeconds: 10_000 };
 /** Looks ten seconds apart; the forecast after each. */
 function forecasts(retained: readonly number[], room: number | null = 1_000): (number | null)[] {
   const forecast = new SlotForecast(limits);
@@ -21,6 +21,11 @@ test("only the window counts: an old burst is forgotten, a new one is seen", () 
   const calm = Array.from({ length: 7 }, () => 700);
   expect(forecasts([0, 700, ...calm]).at(-1)).toBeNull();
   expect(forecasts([...calm, 1_300]).at(-1)).toBeCloseTo(1_000 / (600 / 60));
+});
+
+test("what lies beyond the horizon is not foretold", () => {
+  expect(forecasts([0, 1, 2], 1_000).at(-1)).toBe(10_000);
+  expect(forecasts([0, 1, 2], 1_001).at(-1)).toBeNull();
 });
 
 test("no room left is now, not later and never negative", () => {
