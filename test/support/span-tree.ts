@@ -70,6 +70,29 @@ export function treeOf(spans: readonly TreeSpan[]): SpanNode[] {
   return sorted.filter(isTop).map(node);
 }
 
+/** The trees as text, a span per line, what happened on it below. */
+export function treeText(nodes: readonly SpanNode[], indent = ""): string {
+  return nodes
+    .map(({ name, tracer, service, status, message, outcome, attributes = {}, events = [], links = [], ...rest }) => {
+      const words = [
+        name,
+        `[${service === undefined ? "" : `${service} `}${tracer}]`,
+        ...Object.entries(attributes).map(([key, value]) => `${key}=${String(value)}`),
+        ...(rest.parent === undefined ? [] : ["(parent elsewhere)"]),
+        ...(outcome === undefined ? [] : [`outcome ${outcome}`]),
+        ...(status === undefined ? [] : [`${status}: ${message}`]),
+      ];
+      const below = `${indent}  `;
+      return [
+        `${indent}${words.join(" ")}\n`,
+        ...links.map((link) => `${below}~ linked to ${link}\n`),
+        ...events.map((event) => `${below}* ${event}\n`),
+        treeText(rest.children ?? [], below),
+      ].join("");
+    })
+    .join("");
+}
+
 const recorded = (span: ReadableSpan): TreeSpan => ({
   id: span.spanContext().spanId,
   parentId: span.parentSpanContext?.spanId,

@@ -8,13 +8,21 @@ import { startPostgres } from "../../../src/demo/local-postgres.ts";
 import { KlioError } from "../../../src/errors.ts";
 import { eventually } from "../../support/eventually.ts";
 import { offloadBench } from "../../support/offload-bench.ts";
-import { recordedTelemetry } from "../../support/span-tree.ts";
+import { recordedTelemetry, type SpanNode, treeText } from "../../support/span-tree.ts";
 import { startStream, streamConfig, switchSegment } from "../../support/streaming.ts";
 import { temporaryDirectory } from "../../support/temporary-directory.ts";
 
 const refuse = async (): Promise<never> => {
   throw new KlioError("KLIO-TIER-MISSING", "not part of this test");
 };
+
+/** The segment's name and the port of this run taken out. */
+const expectTree = (tree: readonly SpanNode[], name: string, golden: string) =>
+  expect(
+    treeText(tree)
+      .replaceAll(name, "<segment>")
+      .replace(/(127\.0\.0\.1|localhost):\d+/g, "$1:<port>"),
+  ).toMatchFileSnapshot(`../../golden/spans/${golden}.txt`);
 
 /** PostgreSQL, a stream, a WAL service and the way to tier 2, all telling one recorder. */
 async function scene() {
@@ -68,16 +76,7 @@ test("socket to disk is one trace, and the way to tier 2 is linked to it", async
     const spans = spansOf(recorded, name);
     return spans.some((span) => span.name === "tier2_upload") && spans;
   });
-  const attributes = { cluster_name: "alpha", wal_name: name };
-  expect(tree).toEqual([
-    {
-      name: "manage_wal_stream",
-      tracer: "klio.wal_client",
-      attributes,
-      children: [{ name: "put_wal", tracer: "klio.wal_server", attributes }],
-    },
-    { name: "tier2_upload", tracer: "klio.consumer", attributes, links: ["put_wal"] },
-  ]);
+  await expectTree(tree, name, "segment-good");
 });
 
 test("a tier 2 that was away: retries are events, the attempt that gave up is red, the one that came through is not", async () => {
@@ -98,9 +97,7 @@ test("a tier 2 that was away: retries are events, the attempt that gave up is re
     const spans = spansOf(recorded, name).filter((span) => span.name === "tier2_upload");
     return spans.length > 0 && spans.at(-1)?.outcome === undefined && spans;
   });
-  const shape = { name: "tier2_upload", tracer: "klio.consumer", links: ["put_wal"] };
-  expect(uploads.at(-1)).toEqual({ ...shape, attributes: { cluster_name: "alpha", wal_name: name } });
-  const [givenUp] = uploads;
-  expect(givenUp).toMatchObject({ ...shape, status: "ERROR", message: expect.stringContaining("ECONNREFUSED") });
-  expect(givenUp?.events?.map((event) => event.replace(/:.*/, ""))).toEqual(["retry", "retry", "exception"]);
+  // How many attempts fell into the time without S3 is chance; the first gave up, the last came through.
+  const rest = spansOf(recorded, name).filter((span) => span.name !== "tier2_upload");
+  await expectTree([...rest, ...uploads.slice(0, 1), ...uploads.slice(-1)], name, "segment-tier2-recovered");
 });

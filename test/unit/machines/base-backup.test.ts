@@ -1,75 +1,26 @@
 import { expect, test } from "vitest";
-import { createActor, fromPromise, SimulatedClock, toPromise } from "xstate";
+import { createActor, SimulatedClock, toPromise } from "xstate";
 import { getShortestPaths } from "xstate/graph";
-import { failure, type Outcome, ok } from "../../../src/domain/outcome.ts";
+import { failure, type Outcome } from "../../../src/domain/outcome.ts";
 import { baseBackup } from "../../../src/machines/base-backup.machine.ts";
-import type {
-  BackupInput,
-  BackupRole,
-  BackupVerification,
-  MissingWal,
-} from "../../../src/machines/base-backup-events.ts";
+import type { BackupInput } from "../../../src/machines/base-backup-events.ts";
 import { settle } from "../../support/eventually.ts";
-import { recordedTelemetry } from "../../support/span-tree.ts";
+import {
+  type BackupScript,
+  corrupt,
+  done,
+  down,
+  input,
+  lost,
+  missing,
+  primary,
+  scripted,
+  sound,
+  stored,
+} from "../../support/scripted-backup.ts";
 import { checkTransitionTable, stateName } from "../../support/transition-table.ts";
 
-const input: BackupInput = {
-  name: "b1",
-  waitForWals: true,
-  maxLooks: 3,
-  lookMs: 500,
-  maxVerifications: 3,
-  verifyWaitMs: 5_000,
-};
-const done: Outcome<null> = ok(null);
-const primary = ok<{ role: BackupRole }>({ role: "primary" });
-const stored = ok<MissingWal>({ missing: 0, first: "" });
-const missing = ok<MissingWal>({ missing: 2, first: "000000010000000000000007" });
-const sound = ok<BackupVerification>({ corrupt: [], coverage: 1 });
-const corrupt = ok<BackupVerification>({ corrupt: ["base/1 is damaged"], coverage: 1 });
-const down = failure("KLIO-REPOSITORY-DOWN", "no answer");
-const lost = failure("KLIO-SOURCE-DOWN", "PostgreSQL is gone");
-
-type Steps = "startBackup" | "copyTablespaces" | "copyData" | "copyControlFile" | "stopBackup" | "storeManifest";
-type Script = Partial<Record<Steps | "maintainBackups" | "abandonBackup", Outcome<unknown> | "hangs">> & {
-  closed?: Outcome<MissingWal>[];
-  verified?: (Outcome<BackupVerification> | "hangs")[];
-};
-
-/** The machine with scripted IO; lists are answered in order, their last entry again and again. */
-function scripted(script: Script) {
-  const calls: string[] = [];
-  const never = new Promise<never>(() => undefined);
-  const answer = <T>(name: string, next: () => Outcome<T> | "hangs") =>
-    fromPromise<Outcome<T>, null>(async () => {
-      calls.push(name);
-      const value = next();
-      return value === "hangs" ? never : value;
-    });
-  const turns = <T>(list: T[]) => {
-    let turn = 0;
-    return () => list[Math.min(turn++, list.length - 1)] as T;
-  };
-  const step = (name: Steps | "maintainBackups" | "abandonBackup") =>
-    answer<null>(name, () => (script[name] ?? done) as Outcome<null> | "hangs");
-  const machine = baseBackup.provide({
-    actors: {
-      startBackup: answer("startBackup", () => (script.startBackup ?? primary) as typeof primary),
-      copyTablespaces: step("copyTablespaces"),
-      copyData: step("copyData"),
-      copyControlFile: step("copyControlFile"),
-      stopBackup: step("stopBackup"),
-      storeManifest: step("storeManifest"),
-      closeBackup: answer("closeBackup", turns(script.closed ?? [stored])),
-      verifyBackup: answer("verifyBackup", turns(script.verified ?? [sound])),
-      maintainBackups: step("maintainBackups"),
-      abandonBackup: step("abandonBackup"),
-    },
-  });
-  return { machine, calls };
-}
-
-function backup(script: Script, more: Partial<BackupInput> = {}) {
+function backup(script: BackupScript, more: Partial<BackupInput> = {}) {
   const { machine, calls } = scripted(script);
   const clock = new SimulatedClock();
   const facts: string[] = [];
@@ -188,112 +139,6 @@ test("B6: maintenance that fails, or is stopped, leaves a complete backup", asyn
   stopped.actor.send({ type: "shutdown.requested" });
   expect(await toPromise(stopped.actor)).toMatchObject({ kind: "completed" });
   expect(stopped.calls).not.toContain("abandonBackup");
-});
-
-async function told(script: Script) {
-  await using recorded = await recordedTelemetry("klio-plugin");
-  const { machine } = scripted(script);
-  const fast = { ...input, lookMs: 1, verifyWaitMs: 1 };
-  const actor = recorded.telemetry.start(machine, { id: "baseBackup/main", input: fast });
-  await toPromise(actor);
-  const values = await recorded.values();
-  const counts = Object.fromEntries(
-    ["running", "successes", "failures", "verifications", "verification_failures"].map((name) => [
-      name,
-      values[`klio.backup.${name}`],
-    ]),
-  );
-  return { tree: recorded.tree(), values, counts };
-}
-
-const attributes = { "backup.name": "b1", "backup.role": "primary" };
-const tracer = "klio.backup";
-
-test("a complete backup: three spans below one, and the metrics of a success", async () => {
-  const { tree, values, counts } = await told({});
-  expect(tree).toEqual([
-    {
-      name: "backup",
-      tracer,
-      attributes,
-      children: [
-        { name: "backup_run", tracer },
-        { name: "backup_verify", tracer },
-        { name: "backup_maintenance", tracer },
-      ],
-    },
-  ]);
-  expect(counts).toEqual({ running: 0, successes: 1, failures: 0, verifications: 1, verification_failures: 0 });
-  expect(values["klio.backup.latest_completion_time"]).toBeGreaterThan(1_700_000_000);
-  expect(values["klio.backup.latest_failure_time"]).toBeUndefined();
-  expect(values["klio.backup.latest_duration_seconds"]).toBeGreaterThanOrEqual(0);
-  expect(values["klio.backup.verification_coverage"]).toBe(1);
-});
-
-test("a failed copy: the run and the backup are red, and a failure is counted", async () => {
-  const { tree, values, counts } = await told({ copyData: lost });
-  expect(tree).toMatchObject([
-    {
-      name: "backup",
-      status: "ERROR",
-      message: "PostgreSQL is gone",
-      children: [{ name: "backup_run", status: "ERROR", message: "PostgreSQL is gone" }],
-    },
-  ]);
-  expect(counts).toEqual({ running: 0, successes: 0, failures: 1, verifications: 0, verification_failures: 0 });
-  expect(values["klio.backup.latest_completion_time"]).toBeUndefined();
-  expect(values["klio.backup.latest_failure_time"]).toBeGreaterThan(1_700_000_000);
-});
-
-test("corruption: backup and backup_verify are red, backup_run is not", async () => {
-  const { tree, counts } = await told({ verified: [corrupt] });
-  const [root] = tree;
-  expect(root).toMatchObject({ name: "backup", status: "ERROR" });
-  expect(root?.children?.map(({ name, status }) => [name, status])).toEqual([
-    ["backup_run", undefined],
-    ["backup_verify", "ERROR"],
-  ]);
-  expect(counts).toEqual({ running: 0, successes: 0, failures: 1, verifications: 1, verification_failures: 1 });
-});
-
-test("a verification that could not be made: events, no error, and no verdict is counted", async () => {
-  const { tree, counts } = await told({ verified: [down] });
-  const [root] = tree;
-  expect(root?.status).toBeUndefined();
-  const verify = root?.children?.find(({ name }) => name === "backup_verify");
-  expect(verify?.status).toBeUndefined();
-  expect(verify?.events).toEqual([
-    "verification.failed: no answer",
-    "verification.failed: no answer",
-    "backup.unverified: no answer",
-  ]);
-  expect(counts).toEqual({ running: 0, successes: 1, failures: 0, verifications: 0, verification_failures: 0 });
-});
-
-test("maintenance that fails: its own span is red and nothing else", async () => {
-  const { tree, counts } = await told({ maintainBackups: down });
-  const [root] = tree;
-  expect(root?.status).toBeUndefined();
-  expect(root?.children?.map(({ name, status }) => [name, status])).toEqual([
-    ["backup_run", undefined],
-    ["backup_verify", undefined],
-    ["backup_maintenance", "ERROR"],
-  ]);
-  expect(counts).toMatchObject({ successes: 1, failures: 0 });
-});
-
-test("a cancelled backup is neither red nor counted", async () => {
-  await using recorded = await recordedTelemetry("klio-plugin");
-  const { machine } = scripted({ copyData: "hangs" });
-  const actor = recorded.telemetry.start(machine, { id: "baseBackup/main", input });
-  await settle(10);
-  actor.send({ type: "shutdown.requested" });
-  await toPromise(actor);
-  expect(recorded.tree()).toMatchObject([
-    { name: "backup", outcome: "cancelled", children: [{ name: "backup_run", outcome: "cancelled" }] },
-  ]);
-  expect(recorded.tree()[0]?.status).toBeUndefined();
-  expect(await recorded.values()).toMatchObject({ "klio.backup.failures": 0, "klio.backup.successes": 0 });
 });
 
 const invoked = [
