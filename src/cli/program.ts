@@ -8,6 +8,7 @@ type Register = (program: Command, context: CliContext) => void;
 
 const commands: Readonly<Record<string, () => Promise<Register>>> = {
   server: async () => (await import("./server.ts")).registerServer,
+  status: async () => (await import("./status.ts")).registerStatus,
   sidecar: async () => (await import("./sidecar.ts")).registerSidecar,
   "send-wal": async () => (await import("./send-wal.ts")).registerSendWal,
   backup: async () => (await import("./backup.ts")).registerBackup,

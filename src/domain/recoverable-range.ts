@@ -121,6 +121,8 @@ export type RecoverableInterval = {
   /** End of the earliest backup of the interval. */
   fromLsn: Lsn;
   toLsn: Lsn;
+  /** Name of the last complete file. */
+  last?: string;
   tail?: string;
   /** Names, oldest first. */
   backups: string[];
@@ -158,6 +160,7 @@ export function recoverableIntervals(
       timeline: history.timeline,
       fromLsn: end,
       toLsn: reach.endLsn,
+      ...(reach.last !== undefined && { last: reach.last }),
       ...(reach.tail !== undefined && { tail: reach.tail.name }),
       backups: [backup.name],
       fromTime: backup.stoppedAt,

@@ -2,6 +2,7 @@
 import { type MessageShape, toJson } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { adminMethods, connectAdmin } from "../actors/grpc/admin-client.ts";
+import type { ServerReport } from "../domain/cluster-status.ts";
 import type { RetentionRules } from "../domain/retention-policy.ts";
 import type { TierName } from "../domain/snapshots.ts";
 import type { ReconcileReport } from "../machines/reconciler.machine.ts";
@@ -104,6 +105,10 @@ function sessionOf(client: ReturnType<typeof connectAdmin>) {
     async setRetention(cluster: string, tier: TierName, rules: RetentionRules) {
       const request = { clusterName: cluster, tier: tiers[tier], policy: JSON.stringify(rules) };
       await client.call(adminMethods.setRetention, request);
+    },
+    async status(cluster?: string): Promise<ServerReport> {
+      const { report } = await client.call(adminMethods.status, named(cluster), long);
+      return reportOf<ServerReport>(report);
     },
     async applyRetention(cluster: string, tier: TierName, dryRun: boolean) {
       const request = { clusterName: cluster, tier: tiers[tier], dryRun };

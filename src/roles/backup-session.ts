@@ -19,6 +19,9 @@ export type BackupSessionOptions = TierAccessOptions & {
   onCopy: (progress: SnapshotProgress) => void;
 };
 
+/** A measure that is not taken is no harm. */
+const REPORT_MS = 5_000;
+
 const rulesText = (rules: RetentionRules): string => (Object.keys(rules).length === 0 ? "" : JSON.stringify(rules));
 
 /** The caller disposes it. No method rejects but with a bug. */
@@ -164,13 +167,21 @@ export function openBackupSession(options: BackupSessionOptions) {
     },
 
     async verify(signal: AbortSignal): Promise<Outcome<BackupVerification>> {
-      const { snapshots } = inHand(tier1);
+      const { snapshots, wal } = inHand(tier1);
       const listed = await snapshots.backups();
       if (listed.kind !== "ok") return listed;
       const stored = listed.value.find((one) => one.metadata.name === name);
       if (stored === undefined) return ok({ corrupt: [`backup ${name} is not listed as a whole one`], coverage: 0 });
       const percent = config.verifyPercent ?? readShare(stored);
-      return verifyStored(snapshots, stored, { percent, signal });
+      const verified = await verifyStored(snapshots, stored, { percent, signal });
+      if (verified.kind === "ok" && verified.value.corrupt.length === 0) {
+        const { bytes, seconds } = verified.value;
+        const read = { tier: "tier1", purpose: "verification", backup: name, bytes, seconds } as const;
+        const told = await wal.reportRead(read, { signal, timeoutMs: REPORT_MS });
+        if (told.kind !== "ok")
+          options.log.debug("backup.read", `the server does not keep the measure: ${told.reason}`);
+      }
+      return verified;
     },
 
     async maintain(signal: AbortSignal): Promise<Outcome<null>> {

@@ -1,6 +1,6 @@
 // `klio slot drop`: ends the protection of a source by command. PostgreSQL then keeps no more WAL for Klio.
 import { stopSidecarStream } from "../actors/grpc/sidecar-client.ts";
-import { dropSlot, lookAtSlot } from "../actors/postgres/drop-slot.ts";
+import { dropSlot, findSlot } from "../actors/postgres/drop-slot.ts";
 import type { ClientConfig } from "../config/config.ts";
 import { unwrap } from "../domain/outcome.ts";
 import { KlioError } from "../errors.ts";
@@ -28,7 +28,7 @@ export async function runDropSlot(request: DropSlotRequest): Promise<DropSlotRep
   const { source } = config;
   if (source === undefined) throw new KlioError("KLIO-CONFIG", "the section source is missing");
   const { slot, standardDsn } = source;
-  const found = unwrap(await lookAtSlot(standardDsn, slot, signal));
+  const found = unwrap(await findSlot(standardDsn, slot, signal));
   if (!confirmed) {
     const what =
       found === undefined

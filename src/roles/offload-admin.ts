@@ -1,6 +1,7 @@
 // What the administration socket offers, over the offload role's parts.
 import type { AdminHandlers } from "../actors/grpc/serve-admin.actor.ts";
 import { dropDeadLetter, type FailedTask, listDeadLetters, retryDeadLetter } from "../actors/jetstream/dead-letters.ts";
+import type { ServerReport } from "../domain/cluster-status.ts";
 import { unwrap } from "../domain/outcome.ts";
 import type { SnapshotRepository, StoredBackup, TierName } from "../domain/snapshots.ts";
 import { KlioError } from "../errors.ts";
@@ -18,6 +19,7 @@ export function adminOf(
   parts: OffloadParts,
   maintain: Maintain,
   reconcile: (cluster?: string) => Promise<ReconcileReport>,
+  status: (cluster?: string) => Promise<ServerReport>,
 ): AdminHandlers {
   const { queue, settings } = parts;
 
@@ -74,6 +76,7 @@ export function adminOf(
     setRetention: (cluster, tier, rules) =>
       settings.write(cluster, tier === "tier1" ? { tier1Retention: rules } : { tier2Retention: rules }),
     applyRetention: async (cluster, tier, dryRun) => unwrap(await maintain(cluster, tier, dryRun)),
+    status,
   };
 }
 
@@ -94,7 +97,10 @@ async function mergedBackups(repositories: readonly SnapshotRepository[]): Promi
 }
 
 /** Of a server that only reads tier 2: it looks and refreshes, and changes nothing. */
-export function readOnlyAdmin(repository: SnapshotRepository): AdminHandlers {
+export function readOnlyAdmin(
+  repository: SnapshotRepository,
+  status: (cluster?: string) => Promise<ServerReport>,
+): AdminHandlers {
   const refuse = async () => {
     throw new KlioError("KLIO-READ-ONLY", "this server only reads tier 2");
   };
@@ -113,5 +119,6 @@ export function readOnlyAdmin(repository: SnapshotRepository): AdminHandlers {
     getRetention: async () => ({}),
     setRetention: refuse,
     applyRetention: refuse,
+    status,
   };
 }

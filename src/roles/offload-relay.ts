@@ -92,7 +92,19 @@ export function relayOf(
     const copied = stored.value.find(({ metadata }) => metadata.name === backup);
     if (copied === undefined)
       return failure("KLIO-BACKUP-FAILED", `backup ${backup} is not whole on tier 2 after its copy`);
-    return opened.repository.verify(copied.snapshots, { percent: COPY_PERCENT, signal });
+    const started = performance.now();
+    const verified = await opened.repository.verify(copied.snapshots, { percent: COPY_PERCENT, signal });
+    if (verified.kind === "ok" && verified.value.corrupt.length === 0) {
+      const bytes = (copied.snapshots.reduce((sum, one) => sum + one.bytes, 0) * COPY_PERCENT) / 100;
+      const measure = {
+        backup,
+        bytes,
+        seconds: (performance.now() - started) / 1000,
+        at: Math.floor(Date.now() / 1000),
+      };
+      await parts.settings.writeRead(cluster, "tier2", "verification", measure);
+    }
+    return verified;
   }
 
   async function applyRetention(cluster: string): Promise<Outcome<void>> {

@@ -7,10 +7,11 @@ import { taskSource } from "../actors/jetstream/task-source.actor.ts";
 import { segmentUploader } from "../actors/s3/upload-segment.actor.ts";
 import { SettingsStore } from "../actors/spool/cluster-settings.ts";
 import type { WalStore } from "../actors/spool/wal-store.ts";
+import type { DivergenceReport, ReadMeasure, ReadPurpose } from "../domain/cluster-status.ts";
 import type { FactOf } from "../domain/facts.ts";
 import { type Frontier, noFrontier } from "../domain/frontier.ts";
 import type { Log } from "../domain/log.ts";
-import type { SnapshotRepository } from "../domain/snapshots.ts";
+import type { SnapshotRepository, TierName } from "../domain/snapshots.ts";
 import type { QueueFact, QueueLimits } from "../domain/task-scheduling.ts";
 import { errorText, KlioError } from "../errors.ts";
 import { offloadQueue } from "../machines/offload-queue.machine.ts";
@@ -28,6 +29,8 @@ import { type QueueSource, type RunningQueue, runQueue } from "./offload-queue.t
 import { reconcilerOf } from "./offload-reconcile.ts";
 import { relayOf } from "./offload-relay.ts";
 import { retentionOf } from "./offload-retention.ts";
+import { divergenceIn, statusSources } from "./offload-status.ts";
+import { type StatusSources, serverStatus } from "./server-status.ts";
 import { beginCounters } from "./stored-times.ts";
 
 export type OffloadOptions = {
@@ -42,6 +45,8 @@ export type OffloadOptions = {
   telemetry: Telemetry;
   log: Log;
   signal: AbortSignal;
+  /** How exposed a cluster is on a tier; absent: nobody hears of it. */
+  exposure?: StatusSources["exposure"];
   /** Between two rounds of the reconciler; default 15 minutes. */
   reconcileMs?: number;
   /** For tests of back-off and budget. */
@@ -58,6 +63,8 @@ export type OffloadRole = Omit<BackupDesk, "enqueueBackup"> & {
   /** Why tier 2 is not taking anything now, or undefined. */
   paused(): { code: string; reason: string } | undefined;
   readonly admin: AdminHandlers;
+  /** Remembers how fast a backup was read. */
+  onRead(cluster: string, read: { tier: TierName; purpose: ReadPurpose } & Omit<ReadMeasure, "at">): Promise<void>;
   /** Resolves when the embedded queue server is given up. */
   readonly failed: Promise<KlioError>;
   /** Process id of the embedded queue server, 0 while it is down. */
@@ -103,6 +110,8 @@ class Offload implements OffloadRole {
   readonly #records = new Map<string, string>();
   /** Clusters that were seen since the reconciler began. */
   readonly #known = new Set<string>();
+  /** What the last round found, by cluster. */
+  readonly #divergence = new Map<string, DivergenceReport>();
   #reconciler: Actor<typeof reconciler> | undefined;
   #stopping: Promise<void> | undefined;
 
@@ -127,7 +136,17 @@ class Offload implements OffloadRole {
     this.#desk = backupDesk(this.#parts, maintain);
     this.closeBackup = this.#desk.closeBackup;
     this.maintainBackups = this.#desk.maintainBackups;
-    this.admin = adminOf(this.#parts, maintain, (cluster) => this.#reconcile(cluster));
+    const sources = statusSources(this.#parts, {
+      exposure: options.exposure ?? (() => undefined),
+      divergence: (cluster) => this.#divergence.get(cluster),
+      paused: () => this.paused(),
+    });
+    this.admin = adminOf(
+      this.#parts,
+      maintain,
+      (cluster) => this.#reconcile(cluster),
+      (cluster) => serverStatus(sources, cluster),
+    );
     this.#outbox = startOutbox({ queue, walDirectory, log, onLost: () => this.#request("") });
     this.#stopGauges = watchQueue({ queue, telemetry, log });
     queue.onLost(() => {
@@ -158,6 +177,10 @@ class Offload implements OffloadRole {
     }
     this.#queues.wal?.send({ type: "wal.stored", cluster, name });
     this.#outbox.add({ cluster, name, traceparent: traceparent ?? "" });
+  }
+
+  onRead(cluster: string, { tier, purpose, ...read }: Parameters<OffloadRole["onRead"]>[1]): Promise<void> {
+    return this.#parts.settings.writeRead(cluster, tier, purpose, { ...read, at: Math.floor(Date.now() / 1000) });
   }
 
   frontier(cluster: string): Frontier {
@@ -260,7 +283,10 @@ class Offload implements OffloadRole {
       id: "reconciler/server",
       input: { periodMs: this.#options.reconcileMs ?? RECONCILE_MS },
     });
-    this.#reconciler.on("reconcile.finished", ({ report }) => logReport(log, report));
+    this.#reconciler.on("reconcile.finished", ({ report }) => {
+      logReport(log, report);
+      for (const [cluster, found] of divergenceIn(report, Date.now() / 1000)) this.#divergence.set(cluster, found);
+    });
     this.#reconciler.subscribe({
       error: (error) => log.error("reconciler.failed", `the reconciler broke: ${errorText(error)}`),
     });

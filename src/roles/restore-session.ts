@@ -30,6 +30,9 @@ import type {
 import type { RestoreOptions, RestorePhase, RestorePlan, RestoreResult } from "./restore.ts";
 import { type AskedTier, walTiers } from "./wal-fetch.ts";
 
+/** A measure that is not taken is no harm. */
+const REPORT_MS = 5_000;
+
 type Chosen = { stored: StoredBackup; snapshots: ClusterSnapshots; history: TimelineHistory; tier: TierName };
 
 /** The caller disposes it. */
@@ -294,6 +297,16 @@ export function openRestoreSession(options: RestoreOptions) {
         seconds,
         ...(settings !== undefined && { restoreCommand: settings.restoreCommand }),
       };
+    },
+    /** Tells tier 1's server how long it took: the measure of the next restore. */
+    async report({ backup, tier, bytes, seconds }: RestoreResult): Promise<void> {
+      if (!wal.some((one) => one.tier === "tier1")) return;
+      const client = await clientOf("tier1");
+      const told = await client.reportRead(
+        { tier, purpose: "restore", backup, bytes, seconds },
+        { timeoutMs: REPORT_MS },
+      );
+      if (told.kind !== "ok") log.debug("restore.read", `the server does not keep the measure: ${told.reason}`);
     },
     async [Symbol.asyncDispose]() {
       for (const snapshots of opened.values()) await snapshots[Symbol.asyncDispose]();

@@ -100,7 +100,9 @@ export async function runRestore(options: RestoreOptions): Promise<RestoreResult
   try {
     const output = await toPromise(actor);
     if (output.kind !== "restored") throw endError(output);
-    return session.result(output, (performance.now() - started) / 1000);
+    const result = session.result(output, (performance.now() - started) / 1000);
+    await session.report(result);
+    return result;
   } finally {
     signal.removeEventListener("abort", cancel);
   }

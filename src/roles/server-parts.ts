@@ -22,6 +22,7 @@ import { watchBaseBackups } from "./base-metrics.ts";
 import { type OffloadRole, startOffload } from "./offload.ts";
 import { readOnlyAdmin } from "./offload-admin.ts";
 import { ReadinessBoard } from "./server-readiness.ts";
+import { type StatusSources, serverStatus } from "./server-status.ts";
 import { openTier1, type Tier1 } from "./server-tier1.ts";
 import { checkTier2, openTier2, type Tier2 } from "./server-tier2.ts";
 import { type SourceExposure, watchExposure } from "./source-exposure.ts";
@@ -99,9 +100,8 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
             const opened = await openTier2(tier2Options(context, tier2Config, false));
             attempt.defer(() => opened.objects.close());
             attempt.use(opened.repository);
-            await serveTier2({ ...context, parts: attempt }, tier2Config, opened, (cluster, ms) =>
-              exposure.known(cluster, "tier2", ms),
-            );
+            const onNewest = (cluster: string, ms: number) => exposure.known(cluster, "tier2", ms);
+            await serveTier2({ ...context, parts: attempt }, tier2Config, opened, onNewest);
             tier2Parts.use(attempt.move());
             return opened;
           },
@@ -115,6 +115,7 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
     walDirectory: tier1Config.wal.path,
     repository: tier1.repository,
     ...(tier2 !== undefined && { tier2: { prefix: tier2Config?.s3.prefix ?? "", whenOpen: tier2.opened } }),
+    exposure: exposure.read,
     queue: { kind: "embedded", executable: findTool("nats-server", env), directory: queueDirectory ?? "" },
     telemetry,
     log,
@@ -155,6 +156,8 @@ async function serveTier1(
     onStored: (fact) => offload.onStored(fact),
     onInterrupted: (fact) => offload.onStored(fact),
     onSource: exposure.report,
+    status: statusText(offload.admin),
+    onRead: (cluster, read) => offload.onRead(cluster, read),
   });
   parts.defer(() => server.close());
   context.board.add("WAL tier 1", () => ({ ready: true, detail: server.address }));
@@ -166,7 +169,10 @@ async function openTier2Alone(context: Context, config: Tier2Config): Promise<vo
   context.parts.defer(() => tier2.objects.close());
   context.parts.use(tier2.repository);
   await serveTier2(context, config, tier2, () => undefined); // nothing is written here: nothing is exposed
-  await serveAdminSocket(context, readOnlyAdmin(tier2.repository));
+  await serveAdminSocket(
+    context,
+    readOnlyAdmin(tier2.repository, (cluster) => serverStatus(tier2Alone(tier2), cluster)),
+  );
 }
 
 const tier2Options = (context: Context, config: Tier2Config, readOnly: boolean) => ({
@@ -176,6 +182,20 @@ const tier2Options = (context: Context, config: Tier2Config, readOnly: boolean) 
   environment: passedOn(context.env),
   log: context.log,
 });
+
+/** What is known where only tier 2 is read: its listing and its backups. */
+const tier2Alone = (tier2: Tier2): StatusSources => ({
+  tiers: () => ({ tier2 }),
+  measures: async () => ({}),
+  exposure: () => undefined,
+  gaps: async () => [],
+  divergence: () => undefined,
+});
+
+const statusText =
+  ({ status }: Pick<AdminHandlers, "status">) =>
+  async (cluster: string) =>
+    JSON.stringify({ ...(await status(cluster)), queue: null }); // the queue is everybody's
 
 /** The WAL and base repository services of tier 2: they only read. */
 async function serveTier2(
@@ -198,6 +218,7 @@ async function serveTier2(
     closeBackup: refuse,
     maintainBackups: refuse,
     openRepository: repositoryAccess(tier2.repository, config.baseListenAddress),
+    status: statusText({ status: (cluster) => serverStatus(tier2Alone(tier2), cluster) }),
   });
   parts.defer(() => server.close());
   parts.use(watchBaseBackups(tier2.repository, telemetry, log));

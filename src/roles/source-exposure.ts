@@ -1,6 +1,7 @@
 // klio.wal.exposure on the server: how old is the oldest WAL byte that a tier does not hold, also while the sidecar is dead.
 // The sidecar tells every few seconds where its source's WAL ends; all times are of this server's clock. Never optimistic: who
 // is not heard any more is behind from the moment at which he was heard last.
+import type { ExposureReport } from "../domain/cluster-status.ts";
 import { Exposure } from "../domain/exposure.ts";
 import { type Frontier, noFrontier } from "../domain/frontier.ts";
 import type { TierName } from "../domain/snapshots.ts";
@@ -15,7 +16,9 @@ export type SourceExposure = Disposable & {
   report(cluster: string, report: SourceReport): void;
   /** When a tier got its newest WAL file, of an earlier run: what it lacks counts from then. */
   known(cluster: string, tier: TierName, newestMs: number): void;
-  /** For tests and commands; undefined for a cluster that is not known. */
+  /** Of a tier that something of the cluster is, or is to be, on; undefined for any other, and for an unknown cluster. */
+  read(cluster: string, tier: TierName): ExposureReport | undefined;
+  /** For tests; undefined for a cluster that is not known. */
   seconds(cluster: string, tier: TierName): number | undefined;
 };
 
@@ -116,6 +119,21 @@ export function watchExposure(options: {
         one.isSilent = true;
         one.exposure.lost(newestMs);
       }
+    },
+    read(name, tier) {
+      const cluster = clusters.get(name);
+      if (cluster === undefined) return undefined;
+      settle(name, cluster);
+      const one = cluster.watched.find((watched) => watched.tier === tier);
+      if (one?.isUsed !== true) return undefined;
+      const heardSeconds = Math.max(0, now() - cluster.heardMs) / 1000;
+      const { exposure, isSilent } = one;
+      return {
+        seconds: exposure.seconds(now()),
+        bytes: exposure.bytes,
+        heard_seconds: heardSeconds,
+        silent: isSilent,
+      };
     },
     seconds(name, tier) {
       const cluster = clusters.get(name);

@@ -33,7 +33,6 @@ export async function restoreStoredTimes(
   log: Log,
   onNewest: (cluster: string, newestMs: number) => void,
 ): Promise<void> {
-  if (!telemetry.enabled) return;
   try {
     for (const cluster of await reader.clusters()) {
       const labels = { cluster_name: cluster };

@@ -18,11 +18,12 @@ async function serving(handlers: AdminHandlers, directory: string) {
   return { socketPath, server, [Symbol.asyncDispose]: () => server.close(1_000) };
 }
 
+const noStatus = async () => ({ clusters: [], queue: null });
 const quick = { probe: { firstMs: 50, limitMs: 200 }, delaysMs: [100] };
 
 test("the socket is its owner's only, a stale one is removed, a living one is not taken (KLIO-PORT-BUSY)", async () => {
   await using directory = await temporaryDirectory();
-  const handlers = readOnlyAdmin(new ListedRepository("tier2"));
+  const handlers = readOnlyAdmin(new ListedRepository("tier2"), noStatus);
   const first = await serving(handlers, directory.path);
   expect(statSync(first.socketPath).mode & 0o777).toBe(0o600);
   await expect(serving(handlers, directory.path)).rejects.toMatchObject({ code: "KLIO-PORT-BUSY" });
@@ -141,7 +142,7 @@ test("KLIO-SERVER-DOWN and KLIO-READ-ONLY: nobody there, and a server that only 
   const nobody = await klio("admin", "queue", "status", "--socket-path", join(directory.path, "none.sock"));
   expect(nobody).toMatchObject({ status: 69 });
   expect(nobody.err).toContain("no answer on");
-  await using admin = await serving(readOnlyAdmin(new ListedRepository("tier2")), directory.path);
+  await using admin = await serving(readOnlyAdmin(new ListedRepository("tier2"), noStatus), directory.path);
   const socket = ["--socket-path", admin.socketPath];
   expect((await klio("admin", "list-backups", ...socket)).out).toBe("[]\n");
   expect((await klio("admin", "delete-backup", "b", "--cluster", "a", "--tier2", ...socket)).err).toContain(

@@ -4,6 +4,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ServerInterceptor } from "@grpc/grpc-js";
 import { type BackupMetadata, formatBackupMetadata } from "../../domain/backup-metadata.ts";
 import { requireClusterName } from "../../domain/cluster-name.ts";
+import type { ServerReport } from "../../domain/cluster-status.ts";
 import type { Log } from "../../domain/log.ts";
 import { parseRetentionRules, type RetentionRules } from "../../domain/retention-policy.ts";
 import type { TierName } from "../../domain/snapshots.ts";
@@ -34,6 +35,7 @@ export type AdminHandlers = {
   getRetention(cluster: string): Promise<{ tier1?: RetentionRules; tier2?: RetentionRules }>;
   setRetention(cluster: string, tier: TierName, rules: RetentionRules): Promise<void>;
   applyRetention(cluster: string, tier: TierName, dryRun: boolean): Promise<RetentionReport>;
+  status(cluster?: string): Promise<ServerReport>;
 };
 
 const SERVICE = pb.Admin.typeName;
@@ -118,6 +120,9 @@ function implementation(handlers: AdminHandlers, log: Log) {
       await handlers.setRetention(requireClusterName(clusterName), tierOf(tier), rules);
       return {};
     }),
+    Status: method(m.status, async ({ clusterName }) => ({
+      report: json(await handlers.status(optionalCluster(clusterName))),
+    })),
     ApplyRetention: method(m.applyRetention, async ({ clusterName, tier, dryRun }) => ({
       report: json(await handlers.applyRetention(requireClusterName(clusterName), tierOf(tier), dryRun)),
     })),

@@ -3,8 +3,10 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ServerInterceptor } from "@grpc/grpc-js";
 import { requireClusterName } from "../../domain/cluster-name.ts";
+import type { ReadPurpose } from "../../domain/cluster-status.ts";
 import type { FactOf } from "../../domain/facts.ts";
 import type { Log } from "../../domain/log.ts";
+import type { TierName } from "../../domain/snapshots.ts";
 import type { WalReader } from "../../domain/wal-reader.ts";
 import { isSegmentSize, parseWalName, requireWalName, segmentRange } from "../../domain/wal-segment.ts";
 import { KlioError } from "../../errors.ts";
@@ -32,6 +34,8 @@ export type CloseBackupRequest = {
 };
 export type MaintainBackupsRequest = { cluster: string; retentionPolicy: string; traceparent: string };
 
+type ReadReport = { tier: TierName; purpose: ReadPurpose; backup: string; bytes: number; seconds: number };
+
 export type ServeWalOptions = {
   reader: WalReader;
   /** Absent: read-only. */
@@ -50,6 +54,9 @@ export type ServeWalOptions = {
     request: MaintainBackupsRequest,
     signal: AbortSignal,
   ) => Promise<{ deletedBackups: string[]; deletedOrphans: number; deletedWalFiles: number }>;
+  /** What is known of a cluster, as JSON. Absent: nothing is. */
+  status?: (cluster: string) => Promise<string>;
+  onRead?: (cluster: string, read: ReadReport) => Promise<void>;
   onStored?: (fact: FactOf<"wal.stored">) => void;
   onInterrupted?: (fact: WalInterrupted) => void;
   /** LSNs as positions. */
@@ -87,6 +94,7 @@ export async function serveWal(options: ServeWalOptions): Promise<WalServer> {
           ListWAL: listWal(options.reader, log),
           ...positionMethods(options),
           ...backupMethods(options),
+          ...statusMethods(options),
           Get: getMethod(options),
         },
       },
@@ -179,6 +187,31 @@ function positionMethods({ store, log, onSource = nothing }: ServeWalOptions) {
         return create(pb.ResetWALStreamResultSchema, { walName: gap.end });
       },
     ),
+  };
+}
+
+const unknown = async (): Promise<never> => {
+  throw new KlioError("KLIO-TIER-MISSING", "this server keeps no account of its clusters");
+};
+
+function statusMethods({ store, log, status = unknown, onRead = async () => undefined }: ServeWalOptions) {
+  return {
+    GetStatus: unary<pb.GetStatusRequest, pb.GetStatusResult>("GetStatus", log, async (request, call) => {
+      const report = await status(requireOwnCluster(call, request.clusterName));
+      return create(pb.GetStatusResultSchema, { report: new TextEncoder().encode(report) });
+    }),
+    ReportRead: unary<pb.ReportReadRequest, pb.ReportReadResult>("ReportRead", log, async (request, call) => {
+      const cluster = requireOwnCluster(call, request.clusterName);
+      requireStore(store);
+      const { tier, purpose, backupName: backup, seconds } = request;
+      const bytes = Number(request.size);
+      if ((tier !== "tier1" && tier !== "tier2") || (purpose !== "restore" && purpose !== "verification"))
+        throw new KlioError("KLIO-USAGE", `no such reading: ${JSON.stringify(purpose)} of ${JSON.stringify(tier)}`);
+      if (!(seconds > 0 && Number.isFinite(seconds)) || !(bytes > 0) || backup === "" || backup.length > 255)
+        throw new KlioError("KLIO-USAGE", `no measure of a reading: ${bytes} bytes of ${backup} in ${seconds} s`);
+      await onRead(cluster, { tier, purpose, backup, bytes, seconds });
+      return create(pb.ReportReadResultSchema, {});
+    }),
   };
 }
 

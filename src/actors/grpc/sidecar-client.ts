@@ -82,6 +82,11 @@ async function ask<I extends DescMessage, O extends DescMessage>(
   }
 }
 
+/** How the stream of a running sidecar is. */
+export function sidecarStatus(socketPath: string, options: CallOptions): Promise<pb.StatusResult> {
+  return ask(socketPath, pb.Sidecar.method.status, options);
+}
+
 /** Resolves when the stream has confirmed what it had received and is at its end. */
 export async function stopSidecarStream(socketPath: string, signal: AbortSignal): Promise<void> {
   await ask(socketPath, pb.Sidecar.method.stopStream, { signal, timeoutMs: STOP_MS });

@@ -2,6 +2,7 @@
 // Unary calls answer an outcome; they reject for bugs only.
 import { create } from "@bufbuild/protobuf";
 import type { Interceptor } from "@grpc/grpc-js";
+import type { ReadPurpose } from "../../domain/cluster-status.ts";
 import type { Log } from "../../domain/log.ts";
 import { type Outcome, ok } from "../../domain/outcome.ts";
 import type { OpenWal } from "../../domain/wal-reader.ts";
@@ -64,6 +65,13 @@ export interface WalClient {
   /** Tells where the source's WAL ends, and up to where this server has confirmed it. KLIO-SERVER-REFUSED from an older server. */
   reportSource(
     report: { endLsn: bigint; flushedLsn: bigint; segmentBytes: number },
+    options?: CallOptions,
+  ): Promise<Outcome<null>>;
+  /** What this server knows of the cluster, as JSON. */
+  status(options?: CallOptions): Promise<Outcome<string>>;
+  /** Tells how fast the files of a backup were read. */
+  reportRead(
+    read: { tier: string; purpose: ReadPurpose; backup: string; bytes: number; seconds: number },
     options?: CallOptions,
   ): Promise<Outcome<null>>;
   /**
@@ -150,6 +158,27 @@ export async function connectWal(options: WalClientOptions): Promise<WalClient> 
       ask(
         walMethods.reportSource,
         create(pb.ReportSourceRequestSchema, { clusterName, endLsn, flushedLsn, segmentSize: BigInt(segmentBytes) }),
+        () => null,
+        call,
+      ),
+    status: (call) =>
+      ask(
+        walMethods.getStatus,
+        create(pb.GetStatusRequestSchema, { clusterName }),
+        ({ report }) => new TextDecoder().decode(report),
+        call,
+      ),
+    reportRead: ({ tier, purpose, backup, bytes, seconds }, call) =>
+      ask(
+        walMethods.reportRead,
+        create(pb.ReportReadRequestSchema, {
+          clusterName,
+          tier,
+          purpose,
+          backupName: backup,
+          size: BigInt(Math.trunc(bytes)),
+          seconds,
+        }),
         () => null,
         call,
       ),

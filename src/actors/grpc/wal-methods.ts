@@ -50,4 +50,6 @@ export const walMethods = {
   maintainBackups: methodOf(methods.maintainBackups),
   listWal: methodOf(methods.listWAL),
   reportSource: methodOf(methods.reportSource),
+  getStatus: methodOf(methods.getStatus),
+  reportRead: methodOf(methods.reportRead),
 };

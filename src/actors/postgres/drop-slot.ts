@@ -14,7 +14,7 @@ const APPLICATION_NAME = "klio-slot";
 const LOOK_EVERY_MS = 200;
 
 /** Undefined when there is none. KLIO-SOURCE-REFUSED for a slot that is not physical. Rejects for bugs only. */
-export async function lookAtSlot(
+export async function findSlot(
   standardDsn: string,
   slot: string,
   signal: AbortSignal,
@@ -42,7 +42,7 @@ export async function dropSlot(
 ): Promise<Outcome<number>> {
   const deadline = performance.now() + waitMs;
   for (;;) {
-    const found = await lookAtSlot(standardDsn, slot, signal);
+    const found = await findSlot(standardDsn, slot, signal);
     if (found.kind !== "ok") return found;
     if (found.value === undefined) return ok(0);
     if (!found.value.active) {

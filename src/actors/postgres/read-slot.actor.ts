@@ -29,33 +29,42 @@ async function look(source: Source, slot: string, signal: AbortSignal): Promise<
 }
 
 /**
- * Actor logic of slotGuard. `primary`: a standby is waited for, not streamed from. `forecast` keeps what it needs of earlier
- * looks.
+ * One look at the slot. `primary`: a standby is waited for, not streamed from. `forecast` keeps what it needs of earlier
+ * looks. Rejects for bugs only.
  */
-export function readSlot(source: Source & { primary: boolean; forecast: SlotForecast }) {
+export async function lookAtSlot(
+  source: Source & { primary: boolean; forecast: SlotForecast },
+  slot: string,
+  signal: AbortSignal,
+): Promise<Outcome<SlotLook>> {
   const { primary, forecast } = source;
-  return fromPromise<Outcome<SlotLook>, { slot: string }>(async ({ input, signal }) => {
-    const row = await look(source, input.slot, signal);
-    if (row.kind !== "ok") return row;
-    if (row.value === undefined) {
-      forecast.forget();
-      return primary ? whyMissing(source, signal) : ok({ kind: "missing" });
-    }
-    const { active, status, safe, retained, data_directory: directory, system_id: systemId } = row.value;
-    const retainedBytes = Math.max(0, Number(retained));
-    const safeBytes = safe === null || safe === undefined ? null : Math.max(0, Number(safe));
-    const freeBytes = await freeWalVolumeBytes(String(directory), String(systemId));
-    const secondsToFull = forecast.after({ atMs: performance.now(), retainedBytes }, roomOf(safeBytes, freeBytes));
-    return ok({
-      kind: "present",
-      active: active === true,
-      status: String(status),
-      retainedBytes,
-      safeBytes,
-      freeBytes,
-      secondsToFull,
-    });
+  const row = await look(source, slot, signal);
+  if (row.kind !== "ok") return row;
+  if (row.value === undefined) {
+    forecast.forget();
+    return primary ? whyMissing(source, signal) : ok({ kind: "missing" });
+  }
+  const { active, status, safe, retained, data_directory: directory, system_id: systemId } = row.value;
+  const retainedBytes = Math.max(0, Number(retained));
+  const safeBytes = safe === null || safe === undefined ? null : Math.max(0, Number(safe));
+  const freeBytes = await freeWalVolumeBytes(String(directory), String(systemId));
+  const secondsToFull = forecast.after({ atMs: performance.now(), retainedBytes }, roomOf(safeBytes, freeBytes));
+  return ok({
+    kind: "present",
+    active: active === true,
+    status: String(status),
+    retainedBytes,
+    safeBytes,
+    freeBytes,
+    secondsToFull,
   });
+}
+
+/** Actor logic of slotGuard. */
+export function readSlot(source: Parameters<typeof lookAtSlot>[0]) {
+  return fromPromise<Outcome<SlotLook>, { slot: string }>(({ input, signal }) =>
+    lookAtSlot(source, input.slot, signal),
+  );
 }
 
 async function whyMissing({ standardDsn, applicationName }: Source, signal: AbortSignal): Promise<Outcome<SlotLook>> {

@@ -90,11 +90,19 @@ test("intervals: what one backup reaches belongs together, a hole parts them, a 
     walInventory([...stored, { name: `${segmentOnHistory(firstTimeline, at(9), SEGMENT)}.partial` }]),
   );
   assert.deepEqual(intervals, [
-    { timeline: 1, fromLsn: at(2) + 8n, toLsn: at(6), backups: ["a", "b"], fromTime: 2 },
+    {
+      timeline: 1,
+      fromLsn: at(2) + 8n,
+      toLsn: at(6),
+      last: "000000010000000000000005",
+      backups: ["a", "b"],
+      fromTime: 2,
+    },
     {
       timeline: 1,
       fromLsn: at(7) + 8n,
       toLsn: at(9),
+      last: "000000010000000000000008",
       tail: "000000010000000000000009.partial",
       backups: ["c"],
       fromTime: 7,

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file klio/wal/v1/wal.proto.
  */
 export const file_klio_wal_v1_wal: GenFile = /*@__PURE__*/
-  fileDesc("ChVrbGlvL3dhbC92MS93YWwucHJvdG8SC2tsaW8ud2FsLnYxIqMBCgpQdXRSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIQCgh3YWxfbmFtZRgCIAEoCRIRCgl3YWxfYmxvY2sYAyABKAwSFAoMc2VnbWVudF9zaXplGAQgASgEEhUKDXNlbmRfdG9fdGllcjIYByABKAgSDgoGb2Zmc2V0GAggASgESgQIBRAGSgQIBhAHUgh0cmFjZV9pZFIHc3Bhbl9pZCIhCglQdXRSZXN1bHQSFAoMd3JpdHRlbl9zaXplGAEgASgEImcKE1JlcG9ydFNvdXJjZVJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEg8KB2VuZF9sc24YAiABKAQSEwoLZmx1c2hlZF9sc24YAyABKAQSFAoMc2VnbWVudF9zaXplGAQgASgEIhQKElJlcG9ydFNvdXJjZVJlc3VsdCIwCgZQdXRBY2sSFAoMZHVyYWJsZV9zaXplGAEgASgEEhAKCGNvbXBsZXRlGAIgASgIIjQKCkdldFJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEhAKCHdhbF9uYW1lGAIgASgJIjQKCUdldFJlc3VsdBIRCgl3YWxfYmxvY2sYASABKAwSFAoMc2VnbWVudF9zaXplGAIgASgEIioKEkdldE1ldGFkYXRhUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkiWwoWUmVxdWVzdFdBTFN0YXJ0UmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSEQoJc3lzdGVtX2lkGAIgASgJEhgKEGN1cnJlbnRfd2FsX25hbWUYAyABKAkiQAoVUmVxdWVzdFdBTFN0YXJ0UmVzdWx0EhAKCHdhbF9uYW1lGAEgASgJEhUKDXJlc3VtZV9vZmZzZXQYAiABKAQiWgoVUmVzZXRXQUxTdHJlYW1SZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIRCglzeXN0ZW1faWQYAiABKAkSGAoQY3VycmVudF93YWxfbmFtZRgDIAEoCSIoChRSZXNldFdBTFN0cmVhbVJlc3VsdBIQCgh3YWxfbmFtZRgBIAEoCSJMCgZXQUxHYXASJgoCdHMYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBXN0YXJ0GAIgASgJEgsKA2VuZBgDIAEoCSJHCg9DbHVzdGVyTWV0YWRhdGESEQoJc3lzdGVtX2lkGAEgASgJEiEKBGdhcHMYAiADKAsyEy5rbGlvLndhbC52MS5XQUxHYXAiwgEKEkNsb3NlQmFja3VwUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSEwoLYmFja3VwX25hbWUYAyABKAkSEAoIdGltZWxpbmUYBCABKAUSEQoJc3RhcnRfd2FsGAUgASgJEg8KB2VuZF93YWwYBiABKAkSFAoMc2VnbWVudF9zaXplGAcgASgEEhUKDXNlbmRfdG9fdGllcjIYCCABKAgSHgoWdGllcjJfcmV0ZW50aW9uX3BvbGljeRgJIAEoCSJGChFDbG9zZUJhY2t1cFJlc3VsdBIWCg50aWVyMl9zY2hlZHVsZRgBIAEoCBIZChFtaXNzaW5nX3dhbF9maWxlcxgCIAMoCSJAChVPcGVuUmVwb3NpdG9yeVJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEhEKCXVzZXJfbmFtZRgCIAEoCSJlChRPcGVuUmVwb3NpdG9yeVJlc3VsdBIMCgR1c2VyGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEh8KF3NlcnZlcl9jZXJ0X2ZpbmdlcnByaW50GAMgASgJEgwKBHBvcnQYBCABKA0iSAoWTWFpbnRhaW5CYWNrdXBzUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSGAoQcmV0ZW50aW9uX3BvbGljeRgCIAEoCSJkChVNYWludGFpbkJhY2t1cHNSZXN1bHQSFwoPZGVsZXRlZF9iYWNrdXBzGAEgAygJEhcKD2RlbGV0ZWRfb3JwaGFucxgCIAEoDRIZChFkZWxldGVkX3dhbF9maWxlcxgDIAEoDSImCg5MaXN0V0FMUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkiVwoNTGlzdFdBTFJlc3VsdBIMCgRuYW1lGAEgASgJEhMKC3N0b3JlZF9zaXplGAIgASgEEhAKCGNvbXBsZXRlGAMgASgIEhEKCXN0b3JlZF9hdBgEIAEoBDLWBgoDV0FMEjgKA1B1dBIXLmtsaW8ud2FsLnYxLlB1dFJlcXVlc3QaFi5rbGlvLndhbC52MS5QdXRSZXN1bHQoARI4CgNHZXQSFy5rbGlvLndhbC52MS5HZXRSZXF1ZXN0GhYua2xpby53YWwudjEuR2V0UmVzdWx0MAESTAoLR2V0TWV0YWRhdGESHy5rbGlvLndhbC52MS5HZXRNZXRhZGF0YVJlcXVlc3QaHC5rbGlvLndhbC52MS5DbHVzdGVyTWV0YWRhdGESWgoPUmVxdWVzdFdBTFN0YXJ0EiMua2xpby53YWwudjEuUmVxdWVzdFdBTFN0YXJ0UmVxdWVzdBoiLmtsaW8ud2FsLnYxLlJlcXVlc3RXQUxTdGFydFJlc3VsdBJXCg5SZXNldFdBTFN0cmVhbRIiLmtsaW8ud2FsLnYxLlJlc2V0V0FMU3RyZWFtUmVxdWVzdBohLmtsaW8ud2FsLnYxLlJlc2V0V0FMU3RyZWFtUmVzdWx0Ek4KC0Nsb3NlQmFja3VwEh8ua2xpby53YWwudjEuQ2xvc2VCYWNrdXBSZXF1ZXN0Gh4ua2xpby53YWwudjEuQ2xvc2VCYWNrdXBSZXN1bHQSOgoGU3RyZWFtEhcua2xpby53YWwudjEuUHV0UmVxdWVzdBoTLmtsaW8ud2FsLnYxLlB1dEFjaygBMAESVwoOT3BlblJlcG9zaXRvcnkSIi5rbGlvLndhbC52MS5PcGVuUmVwb3NpdG9yeVJlcXVlc3QaIS5rbGlvLndhbC52MS5PcGVuUmVwb3NpdG9yeVJlc3VsdBJaCg9NYWludGFpbkJhY2t1cHMSIy5rbGlvLndhbC52MS5NYWludGFpbkJhY2t1cHNSZXF1ZXN0GiIua2xpby53YWwudjEuTWFpbnRhaW5CYWNrdXBzUmVzdWx0EkQKB0xpc3RXQUwSGy5rbGlvLndhbC52MS5MaXN0V0FMUmVxdWVzdBoaLmtsaW8ud2FsLnYxLkxpc3RXQUxSZXN1bHQwARJRCgxSZXBvcnRTb3VyY2USIC5rbGlvLndhbC52MS5SZXBvcnRTb3VyY2VSZXF1ZXN0Gh8ua2xpby53YWwudjEuUmVwb3J0U291cmNlUmVzdWx0YgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChVrbGlvL3dhbC92MS93YWwucHJvdG8SC2tsaW8ud2FsLnYxIqMBCgpQdXRSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIQCgh3YWxfbmFtZRgCIAEoCRIRCgl3YWxfYmxvY2sYAyABKAwSFAoMc2VnbWVudF9zaXplGAQgASgEEhUKDXNlbmRfdG9fdGllcjIYByABKAgSDgoGb2Zmc2V0GAggASgESgQIBRAGSgQIBhAHUgh0cmFjZV9pZFIHc3Bhbl9pZCIhCglQdXRSZXN1bHQSFAoMd3JpdHRlbl9zaXplGAEgASgEImcKE1JlcG9ydFNvdXJjZVJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEg8KB2VuZF9sc24YAiABKAQSEwoLZmx1c2hlZF9sc24YAyABKAQSFAoMc2VnbWVudF9zaXplGAQgASgEIhQKElJlcG9ydFNvdXJjZVJlc3VsdCIwCgZQdXRBY2sSFAoMZHVyYWJsZV9zaXplGAEgASgEEhAKCGNvbXBsZXRlGAIgASgIIjQKCkdldFJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEhAKCHdhbF9uYW1lGAIgASgJIjQKCUdldFJlc3VsdBIRCgl3YWxfYmxvY2sYASABKAwSFAoMc2VnbWVudF9zaXplGAIgASgEIioKEkdldE1ldGFkYXRhUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkiWwoWUmVxdWVzdFdBTFN0YXJ0UmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSEQoJc3lzdGVtX2lkGAIgASgJEhgKEGN1cnJlbnRfd2FsX25hbWUYAyABKAkiQAoVUmVxdWVzdFdBTFN0YXJ0UmVzdWx0EhAKCHdhbF9uYW1lGAEgASgJEhUKDXJlc3VtZV9vZmZzZXQYAiABKAQiWgoVUmVzZXRXQUxTdHJlYW1SZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIRCglzeXN0ZW1faWQYAiABKAkSGAoQY3VycmVudF93YWxfbmFtZRgDIAEoCSIoChRSZXNldFdBTFN0cmVhbVJlc3VsdBIQCgh3YWxfbmFtZRgBIAEoCSJMCgZXQUxHYXASJgoCdHMYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBXN0YXJ0GAIgASgJEgsKA2VuZBgDIAEoCSJHCg9DbHVzdGVyTWV0YWRhdGESEQoJc3lzdGVtX2lkGAEgASgJEiEKBGdhcHMYAiADKAsyEy5rbGlvLndhbC52MS5XQUxHYXAiwgEKEkNsb3NlQmFja3VwUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSEwoLYmFja3VwX25hbWUYAyABKAkSEAoIdGltZWxpbmUYBCABKAUSEQoJc3RhcnRfd2FsGAUgASgJEg8KB2VuZF93YWwYBiABKAkSFAoMc2VnbWVudF9zaXplGAcgASgEEhUKDXNlbmRfdG9fdGllcjIYCCABKAgSHgoWdGllcjJfcmV0ZW50aW9uX3BvbGljeRgJIAEoCSJGChFDbG9zZUJhY2t1cFJlc3VsdBIWCg50aWVyMl9zY2hlZHVsZRgBIAEoCBIZChFtaXNzaW5nX3dhbF9maWxlcxgCIAMoCSJAChVPcGVuUmVwb3NpdG9yeVJlcXVlc3QSFAoMY2x1c3Rlcl9uYW1lGAEgASgJEhEKCXVzZXJfbmFtZRgCIAEoCSJlChRPcGVuUmVwb3NpdG9yeVJlc3VsdBIMCgR1c2VyGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEh8KF3NlcnZlcl9jZXJ0X2ZpbmdlcnByaW50GAMgASgJEgwKBHBvcnQYBCABKA0iSAoWTWFpbnRhaW5CYWNrdXBzUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkSGAoQcmV0ZW50aW9uX3BvbGljeRgCIAEoCSJkChVNYWludGFpbkJhY2t1cHNSZXN1bHQSFwoPZGVsZXRlZF9iYWNrdXBzGAEgAygJEhcKD2RlbGV0ZWRfb3JwaGFucxgCIAEoDRIZChFkZWxldGVkX3dhbF9maWxlcxgDIAEoDSImCg5MaXN0V0FMUmVxdWVzdBIUCgxjbHVzdGVyX25hbWUYASABKAkiVwoNTGlzdFdBTFJlc3VsdBIMCgRuYW1lGAEgASgJEhMKC3N0b3JlZF9zaXplGAIgASgEEhAKCGNvbXBsZXRlGAMgASgIEhEKCXN0b3JlZF9hdBgEIAEoBCIoChBHZXRTdGF0dXNSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCSIhCg9HZXRTdGF0dXNSZXN1bHQSDgoGcmVwb3J0GAEgASgMInwKEVJlcG9ydFJlYWRSZXF1ZXN0EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRIMCgR0aWVyGAIgASgJEg8KB3B1cnBvc2UYAyABKAkSEwoLYmFja3VwX25hbWUYBCABKAkSDAoEc2l6ZRgFIAEoBBIPCgdzZWNvbmRzGAYgASgBIhIKEFJlcG9ydFJlYWRSZXN1bHQy7QcKA1dBTBI4CgNQdXQSFy5rbGlvLndhbC52MS5QdXRSZXF1ZXN0GhYua2xpby53YWwudjEuUHV0UmVzdWx0KAESOAoDR2V0Ehcua2xpby53YWwudjEuR2V0UmVxdWVzdBoWLmtsaW8ud2FsLnYxLkdldFJlc3VsdDABEkwKC0dldE1ldGFkYXRhEh8ua2xpby53YWwudjEuR2V0TWV0YWRhdGFSZXF1ZXN0Ghwua2xpby53YWwudjEuQ2x1c3Rlck1ldGFkYXRhEloKD1JlcXVlc3RXQUxTdGFydBIjLmtsaW8ud2FsLnYxLlJlcXVlc3RXQUxTdGFydFJlcXVlc3QaIi5rbGlvLndhbC52MS5SZXF1ZXN0V0FMU3RhcnRSZXN1bHQSVwoOUmVzZXRXQUxTdHJlYW0SIi5rbGlvLndhbC52MS5SZXNldFdBTFN0cmVhbVJlcXVlc3QaIS5rbGlvLndhbC52MS5SZXNldFdBTFN0cmVhbVJlc3VsdBJOCgtDbG9zZUJhY2t1cBIfLmtsaW8ud2FsLnYxLkNsb3NlQmFja3VwUmVxdWVzdBoeLmtsaW8ud2FsLnYxLkNsb3NlQmFja3VwUmVzdWx0EjoKBlN0cmVhbRIXLmtsaW8ud2FsLnYxLlB1dFJlcXVlc3QaEy5rbGlvLndhbC52MS5QdXRBY2soATABElcKDk9wZW5SZXBvc2l0b3J5EiIua2xpby53YWwudjEuT3BlblJlcG9zaXRvcnlSZXF1ZXN0GiEua2xpby53YWwudjEuT3BlblJlcG9zaXRvcnlSZXN1bHQSWgoPTWFpbnRhaW5CYWNrdXBzEiMua2xpby53YWwudjEuTWFpbnRhaW5CYWNrdXBzUmVxdWVzdBoiLmtsaW8ud2FsLnYxLk1haW50YWluQmFja3Vwc1Jlc3VsdBJECgdMaXN0V0FMEhsua2xpby53YWwudjEuTGlzdFdBTFJlcXVlc3QaGi5rbGlvLndhbC52MS5MaXN0V0FMUmVzdWx0MAESUQoMUmVwb3J0U291cmNlEiAua2xpby53YWwudjEuUmVwb3J0U291cmNlUmVxdWVzdBofLmtsaW8ud2FsLnYxLlJlcG9ydFNvdXJjZVJlc3VsdBJICglHZXRTdGF0dXMSHS5rbGlvLndhbC52MS5HZXRTdGF0dXNSZXF1ZXN0Ghwua2xpby53YWwudjEuR2V0U3RhdHVzUmVzdWx0EksKClJlcG9ydFJlYWQSHi5rbGlvLndhbC52MS5SZXBvcnRSZWFkUmVxdWVzdBodLmtsaW8ud2FsLnYxLlJlcG9ydFJlYWRSZXN1bHRiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message klio.wal.v1.PutRequest
@@ -598,6 +598,103 @@ export const ListWALResultSchema: GenMessage<ListWALResult> = /*@__PURE__*/
   messageDesc(file_klio_wal_v1_wal, 21);
 
 /**
+ * @generated from message klio.wal.v1.GetStatusRequest
+ */
+export type GetStatusRequest = Message<"klio.wal.v1.GetStatusRequest"> & {
+  /**
+   * @generated from field: string cluster_name = 1;
+   */
+  clusterName: string;
+};
+
+/**
+ * Describes the message klio.wal.v1.GetStatusRequest.
+ * Use `create(GetStatusRequestSchema)` to create a new message.
+ */
+export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_wal, 22);
+
+/**
+ * @generated from message klio.wal.v1.GetStatusResult
+ */
+export type GetStatusResult = Message<"klio.wal.v1.GetStatusResult"> & {
+  /**
+   * JSON as of Admin.Status, with this cluster only
+   *
+   * @generated from field: bytes report = 1;
+   */
+  report: Uint8Array;
+};
+
+/**
+ * Describes the message klio.wal.v1.GetStatusResult.
+ * Use `create(GetStatusResultSchema)` to create a new message.
+ */
+export const GetStatusResultSchema: GenMessage<GetStatusResult> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_wal, 23);
+
+/**
+ * @generated from message klio.wal.v1.ReportReadRequest
+ */
+export type ReportReadRequest = Message<"klio.wal.v1.ReportReadRequest"> & {
+  /**
+   * @generated from field: string cluster_name = 1;
+   */
+  clusterName: string;
+
+  /**
+   * "tier1" or "tier2"
+   *
+   * @generated from field: string tier = 2;
+   */
+  tier: string;
+
+  /**
+   * "restore" or "verification"
+   *
+   * @generated from field: string purpose = 3;
+   */
+  purpose: string;
+
+  /**
+   * @generated from field: string backup_name = 4;
+   */
+  backupName: string;
+
+  /**
+   * bytes of the files
+   *
+   * @generated from field: uint64 size = 5;
+   */
+  size: bigint;
+
+  /**
+   * @generated from field: double seconds = 6;
+   */
+  seconds: number;
+};
+
+/**
+ * Describes the message klio.wal.v1.ReportReadRequest.
+ * Use `create(ReportReadRequestSchema)` to create a new message.
+ */
+export const ReportReadRequestSchema: GenMessage<ReportReadRequest> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_wal, 24);
+
+/**
+ * @generated from message klio.wal.v1.ReportReadResult
+ */
+export type ReportReadResult = Message<"klio.wal.v1.ReportReadResult"> & {
+};
+
+/**
+ * Describes the message klio.wal.v1.ReportReadResult.
+ * Use `create(ReportReadResultSchema)` to create a new message.
+ */
+export const ReportReadResultSchema: GenMessage<ReportReadResult> = /*@__PURE__*/
+  messageDesc(file_klio_wal_v1_wal, 25);
+
+/**
  * The WAL service of a tier. Put … CloseBackup and their field numbers are the published contract; Stream,
  * OpenRepository, MaintainBackups, ListWAL and the fields marked "additive" are extensions that old clients never see.
  *
@@ -701,6 +798,26 @@ export const WAL: GenService<{
     methodKind: "unary";
     input: typeof ReportSourceRequestSchema;
     output: typeof ReportSourceResultSchema;
+  },
+  /**
+   * Additive: what this server knows of the caller's own cluster.
+   *
+   * @generated from rpc klio.wal.v1.WAL.GetStatus
+   */
+  getStatus: {
+    methodKind: "unary";
+    input: typeof GetStatusRequestSchema;
+    output: typeof GetStatusResultSchema;
+  },
+  /**
+   * Additive: how fast a base backup was read, by a restore or a verification; kept as the measure of the next one.
+   *
+   * @generated from rpc klio.wal.v1.WAL.ReportRead
+   */
+  reportRead: {
+    methodKind: "unary";
+    input: typeof ReportReadRequestSchema;
+    output: typeof ReportReadResultSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_klio_wal_v1_wal, 0);
