@@ -26,7 +26,7 @@ export type SourceIdentity = {
 };
 /** `restartLsn`: empty when the slot keeps nothing yet. */
 export type SlotPosition = { restartLsn: string; created: boolean };
-/** `walName`: the segment with which the stream goes on. */
+/** `walName`: the segment with which the stream goes on; empty: nothing was recorded, a new slot may keep what is needed. */
 export type RecordedGap = { walName: string; slotDropped: boolean };
 export type StartPosition = { timeline: number; startLsn: string; abandonedBytes: number };
 export type Negotiation = SourceIdentity & { restartLsn: string };

@@ -70,6 +70,7 @@ export const walStream = setup({
     ),
     demandGap: assign({ isGapDue: true }),
     keepGap: assign({ isGapDue: false, isGapRecorded: true }),
+    forgetGap: assign({ isGapDue: false }),
     nextHistory: assign(({ context }) => ({
       historyTimeline: context.histories[0] ?? 0,
       histories: context.histories.slice(1),
@@ -123,6 +124,7 @@ export const walStream = setup({
     isOk: (_, outcome: Outcome<unknown>) => outcome.kind === "ok",
     isFatal: ({ context }) => context.isFatal,
     mayRecordGap: ({ context }) => mayRecordGap(context),
+    isNothingRecorded: (_, outcome: Outcome<RecordedGap>) => outcome.kind === "ok" && outcome.value.walName === "",
     isOkWithGapDue: ({ context }, outcome: Outcome<unknown>) => outcome.kind === "ok" && context.isGapDue,
     hasHistory: ({ context }) => context.histories.length > 0,
     isStoredAndMore: ({ context }, outcome: Outcome<null>) => outcome.kind === "ok" && context.histories.length > 0,
@@ -186,6 +188,11 @@ export const walStream = setup({
             src: "recordGap",
             input: ({ context }) => ({ slot: context.slot, ...identityOf(context) }),
             onDone: [
+              {
+                guard: { type: "isNothingRecorded", params: ({ event }) => event.output },
+                target: "securingSlot",
+                actions: "forgetGap",
+              },
               {
                 guard: { type: "isOk", params: ({ event }) => event.output },
                 target: "securingSlot",

@@ -1,6 +1,6 @@
 // What `get-metadata` and `reset-lsn` do: ask the server about the cluster, and make it forget the missing WAL.
 import { toJsonString } from "@bufbuild/protobuf";
-import { recordGapOf } from "../actors/grpc/record-gap.actor.ts";
+import { recordWholeGap } from "../actors/grpc/record-gap.actor.ts";
 import { connectWal, type WalClient } from "../actors/grpc/wal-client.ts";
 import { SourceHold } from "../actors/postgres/hold-source.actor.ts";
 import { identify } from "../actors/postgres/identify-system.actor.ts";
@@ -68,7 +68,7 @@ export async function resetStream(command: ClusterCommand): Promise<ResetResult>
       throw new KlioError("KLIO-SOURCE-DOWN", `the replication slot ${slot} is in use`, {
         hint: "stop the sidecar (or send-wal) of this cluster first; nothing was recorded",
       });
-    const recorded = await recordGapOf(hold, { slot, ...identity }, { fromSlot: false, signal: command.signal });
+    const recorded = await recordWholeGap(hold, { slot, ...identity }, command.signal);
     return { slot, ...unwrap(recorded) };
   } finally {
     hold.close();

@@ -142,6 +142,36 @@ test("W8: with gap_policy = record a lost slot costs the gap that the server rec
   expect(await compareWithPgWal(postgres, server)).toContain(gaps[0]?.end);
 });
 
+test("W8: a lost slot whose WAL the server has already costs nothing", async () => {
+  await using directory = await temporaryDirectory();
+  await using server = await startWalServer();
+  await using postgres = await startSource(join(directory.path, "pg"), { max_slot_wal_keep_size: "4MB" });
+  const config = streamConfig(postgres, server, { gapPolicy: "record" });
+  {
+    await using first = await watched(config);
+    await flowing(first);
+    await caughtUp(postgres);
+  }
+  // An older slot, as after a crash of PostgreSQL that forgot its advance: lost, though the server is past what it needed.
+  await postgres.query("select pg_drop_replication_slot('klio')");
+  await postgres.query("select pg_create_physical_replication_slot('klio', true)");
+  {
+    await using other = await watched(streamConfig(postgres, server, { slot: "other" }));
+    await flowing(other);
+    await writeSegments(postgres, 12);
+    await caughtUp(postgres);
+  }
+  const [slot] = await postgres.query("select wal_status from pg_replication_slots where slot_name = 'klio'");
+  expect(slot?.wal_status).toBe("lost");
+  await using stream = await watched(config);
+  await flowing(stream);
+  await switchSegment(postgres);
+  await caughtUp(postgres);
+  expect((await server.store.metadata("alpha"))?.gaps).toEqual([]);
+  expect(stream.log.events()).not.toContain("stream.gap");
+  expect(stream.log.events()).not.toContain("stream.blocked");
+});
+
 test("WalGap: a slot that was dropped while nobody streamed; recorded, the gap ends where the new slot begins", async () => {
   await using directory = await temporaryDirectory();
   await using server = await startWalServer();

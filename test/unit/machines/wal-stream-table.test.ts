@@ -38,6 +38,7 @@ const events = {
       [`${id}/fatal`, done(id, other)],
     ]),
   ),
+  "recordGap/nothing": done("recordGap", ok({ ...recordedGap, walName: "" })),
   "segment.opened": { type: "segment.opened", name: segment, fromOffset: 0 },
   "stream.progressed": { type: "stream.progressed", flushedLsn: "0/4000100" },
   "stream.switched": { type: "stream.switched", timeline: 1, startLsn: "0/4000000" },
@@ -75,7 +76,10 @@ const flowing = "attached.streaming.flowing";
 const transitionTable: Table = {
   "attached.connecting": { ...attached, "source.connected": "attached.identifying" },
   "attached.identifying": step("identifySystem", "attached.securingSlot"),
-  "attached.recordingGap": step("recordGap", "attached.securingSlot"),
+  "attached.recordingGap": {
+    ...step("recordGap", "attached.securingSlot"),
+    "recordGap/nothing": "attached.securingSlot",
+  },
   "attached.securingSlot": step("secureSlot", "attached.negotiating"),
   "attached.negotiating": step("negotiateStart", flowing),
   "attached.fetchingHistory": step("fetchHistory", flowing),

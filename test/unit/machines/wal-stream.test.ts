@@ -332,3 +332,15 @@ test("W8: a gap that could not be recorded is due again; nothing is streamed bef
   expect(calls.slice(-5)).toEqual(["identify", "gap klio 73 0/5000000", "slot", "negotiate", "stream 1 0/4000000"]);
   expect(facts.map(({ type }) => type)).toEqual(["stream.interrupted", "stream.gap", "stream.started"]);
 });
+
+test("W8: a lost slot is made again first; only what is gone all the same is recorded", async () => {
+  const nothing = ok({ walName: "", slotDropped: true });
+  const { connect, calls, facts, tell } = stream({ slot: [lost], gap: [nothing] }, record);
+  await connect();
+  await connect();
+  expect(calls.slice(4)).toEqual(["identify", "gap klio 73 0/5000000", "slot", "negotiate", "stream 1 0/4000000"]);
+  expect(facts.map(({ type }) => type)).toEqual(["stream.started"]);
+  tell({ type: "stream.ended", failure: failure("KLIO-WAL-GAP", "removed") });
+  await connect();
+  expect(facts.map(({ type }) => type)).toEqual(["stream.started", "stream.gap", "stream.started"]);
+});
