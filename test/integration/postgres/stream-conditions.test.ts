@@ -316,3 +316,26 @@ test("while nobody takes the WAL its growth is foretold, and no more when it is 
   await caughtUp(postgres);
   await eventually(() => stream.status().slot.retainedBytes < MIB);
 });
+
+test.each([15, 18] as const)(
+  "PostgreSQL %i: a role that may only replicate is enough; the volume needs one more",
+  async (version) => {
+    await using directory = await temporaryDirectory();
+    await using server = await startWalServer();
+    const settings = { max_slot_wal_keep_size: "1GB" };
+    await using postgres = await startPostgres({ directory: join(directory.path, "pg"), version, settings });
+    await postgres.query("create role streamer login replication password 'secret'");
+    const dsn = postgres.dsn.replace(/\/\/[^@]*@/, "//streamer:secret@");
+    await using stream = await watched(
+      streamConfig(postgres, server, { standardDsn: dsn, dsn: `${dsn}?replication=yes` }),
+    );
+    await flowing(stream);
+    await caughtUp(postgres);
+    const slot = await eventually(() => stream.status().slot.isPresent && stream.status().slot);
+    expect(slot).toMatchObject({ active: true, status: "reserved", freeBytes: null });
+    expect(slot.safeBytes).toBeGreaterThan(MIB);
+    expect(stream.metric("klio.slot.volume_free_size")).toEqual([]);
+    await postgres.query("grant pg_read_all_settings to streamer");
+    await eventually(() => stream.status().slot.freeBytes !== null);
+  },
+);
