@@ -34,9 +34,8 @@ export function registerSidecar(program: Command, context: CliContext): void {
             socketPath,
             backups:
               ({ telemetry, log }) =>
-              async (request, onProgress, backupSignal) =>
-                (await runBaseBackup({ ...request, config, env, telemetry, log, onProgress, signal: backupSignal }))
-                  .metadataJson,
+              (request, onProgress, backupSignal) =>
+                runBaseBackup({ ...request, config, env, telemetry, log, onProgress, signal: backupSignal }),
           },
           consoleListenAddress,
           env,

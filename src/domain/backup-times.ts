@@ -10,6 +10,8 @@ export type BackupTimes = {
   latestFailure?: number;
   /** Seconds. */
   latestDuration?: number;
+  /** The backup of `latestCompletion` could not be verified; absent also when that is not known. */
+  unverified?: true;
 };
 export type BackupEndKind = "completed" | "failed" | "cancelled";
 
@@ -17,13 +19,23 @@ export function backupBegun(times: BackupTimes, name: string, now: number): Back
   return { ...times, running: { name, startedAt: now }, latestStart: now };
 }
 
-export function backupEnded({ running, ...times }: BackupTimes, end: BackupEndKind, now: number): BackupTimes {
-  return {
+/** `unverified` says something of a completed backup only. */
+export function backupEnded(
+  { running, ...times }: BackupTimes,
+  end: BackupEndKind,
+  now: number,
+  unverified = false,
+): BackupTimes {
+  const ended: BackupTimes = {
     ...times,
     ...(running !== undefined && { latestDuration: Math.max(0, now - running.startedAt) }),
-    ...(end === "completed" && { latestCompletion: now }),
     ...(end === "failed" && { latestFailure: now }),
   };
+  return end === "completed" ? completedAt(ended, now, unverified) : ended;
+}
+
+function completedAt({ unverified: _, ...times }: BackupTimes, at: number, unverified: boolean): BackupTimes {
+  return { ...times, latestCompletion: at, ...(unverified && { unverified }) };
 }
 
 /** What a process finds at its start: a backup that still seems to run was interrupted, and counts as failed. */
@@ -42,8 +54,7 @@ export function withStoredBackups(
   if (newest === undefined || newest.stoppedAt <= (times.latestCompletion ?? 0)) return times;
   const isLatest = newest.startedAt >= (times.latestStart ?? 0);
   return {
-    ...times,
-    latestCompletion: newest.stoppedAt,
+    ...completedAt(times, newest.stoppedAt, false),
     latestStart: Math.max(times.latestStart ?? 0, newest.startedAt),
     ...(isLatest && { latestDuration: newest.stoppedAt - newest.startedAt }),
   };
@@ -69,6 +80,7 @@ export function parseBackupTimes(text: string): BackupTimes {
     const seconds = rest[key];
     if (typeof seconds === "number" && Number.isFinite(seconds)) times[key] = seconds;
   }
+  if (rest.unverified === true) times.unverified = true;
   const { name, startedAt } = (running ?? {}) as Record<string, unknown>;
   if (typeof name === "string" && typeof startedAt === "number") times.running = { name, startedAt };
   return times;

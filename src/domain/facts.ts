@@ -19,6 +19,8 @@ export type Fact =
   | { type: "task.redelivered"; stream: string }
   /** A fresh backup was read back; `coverage`: share of its file contents that was read, 0 … 1. */
   | { type: "backup.verified"; coverage: number }
+  /** A backup is complete. `unverified`: no verification of it could be made. */
+  | { type: "backup.completed"; unverified: boolean }
   /** A supervised child process ended unexpectedly and is started again. */
   | { type: "child.restarted"; name: string; reason: string };
 

@@ -1,4 +1,5 @@
-// What goes into and comes out of the baseBackup machine: its input, what its IO answers, the facts it emits, its end.
+// What goes into and comes out of the baseBackup machine: its input, what its IO answers, the facts it emits, its end; and what
+// it keeps meanwhile.
 import type { FactOf } from "../domain/facts.ts";
 import type { ErrorCode } from "../errors.ts";
 
@@ -17,6 +18,7 @@ export type MissingWal = { missing: number; first: string };
 export type BackupVerification = { corrupt: string[]; coverage: number };
 export type BackupFact =
   | FactOf<"backup.verified">
+  | FactOf<"backup.completed">
   | { type: "wal.awaited"; missing: number; first: string }
   | { type: "verification.failed"; attempt: number; reason: string }
   | { type: "backup.unverified"; reason: string }
@@ -25,3 +27,15 @@ export type BackupFact =
   | { type: "backup.abandoned"; reason: string };
 export type BackupEnd = "completed" | "failed" | "cancelled";
 export type BackupOutput = { kind: BackupEnd; code: ErrorCode; reason: string };
+
+export type BackupContext = BackupInput & {
+  /** Empty until PostgreSQL was asked. */
+  role: BackupRole | "";
+  looks: number;
+  verifications: number;
+  /** Every attempt to verify it failed. */
+  unverified: boolean;
+  end: BackupEnd;
+  code: ErrorCode;
+  reason: string;
+};

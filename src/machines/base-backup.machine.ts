@@ -11,10 +11,9 @@
 //   B6. Maintenance never fails a backup, and a stop during it does not either.
 import { assign, emit, setup } from "xstate";
 import type { Failure, Outcome } from "../domain/outcome.ts";
-import type { ErrorCode } from "../errors.ts";
 import type { StateMeta } from "../telemetry/state-telemetry.ts";
 import type {
-  BackupEnd,
+  BackupContext,
   BackupFact,
   BackupInput,
   BackupOutput,
@@ -23,16 +22,6 @@ import type {
   MissingWal,
 } from "./base-backup-events.ts";
 import { unprovided } from "./unprovided.ts";
-
-type Context = BackupInput & {
-  /** Empty until PostgreSQL was asked. */
-  role: BackupRole | "";
-  looks: number;
-  verifications: number;
-  end: BackupEnd;
-  code: ErrorCode;
-  reason: string;
-};
 
 const isFailure = (outcome: Outcome<unknown>): outcome is Failure => outcome.kind !== "ok";
 const reasonOf = (outcome: Outcome<unknown>): string => (isFailure(outcome) ? outcome.reason : "");
@@ -51,7 +40,7 @@ type Answer = { event: { output: Outcome<unknown> } };
 export const baseBackup = setup({
   types: {
     input: {} as BackupInput,
-    context: {} as Context,
+    context: {} as BackupContext,
     events: {} as { type: "shutdown.requested" },
     emitted: {} as BackupFact,
     output: {} as BackupOutput,
@@ -93,6 +82,7 @@ export const baseBackup = setup({
     })),
     keepCancelled: assign({ end: "cancelled", code: "KLIO-CANCELLED", reason: "the backup was cancelled" }),
     keepReason: assign({ reason: (_, outcome: Outcome<unknown>) => reasonOf(outcome) }),
+    keepUnverified: assign({ unverified: true }),
     keepCompleted: assign({ end: "completed", reason: "" }),
     countLook: assign({ looks: ({ context }) => context.looks + 1 }),
     countVerification: assign({ verifications: ({ context }) => context.verifications + 1 }),
@@ -110,6 +100,7 @@ export const baseBackup = setup({
       reason: context.reason,
     })),
     tellUnverified: emit(({ context }) => ({ type: "backup.unverified" as const, reason: context.reason })),
+    tellCompleted: emit(({ context: { unverified } }) => ({ type: "backup.completed" as const, unverified })),
     tellMaintenanceFailed: emit(({ context }) => ({ type: "maintenance.failed" as const, reason: context.reason })),
     tellAbandoned: emit((_, outcome: Outcome<null>) => ({
       type: "backup.abandoned" as const,
@@ -137,6 +128,7 @@ export const baseBackup = setup({
     role: "",
     looks: 0,
     verifications: 0,
+    unverified: false,
     end: "failed",
     code: "KLIO-BACKUP-FAILED",
     reason: "",
@@ -271,7 +263,11 @@ export const baseBackup = setup({
                   },
                   {
                     target: "unverified",
-                    actions: [{ type: "keepReason", params: ({ event }) => event.output }, "tellUnverified"],
+                    actions: [
+                      { type: "keepReason", params: ({ event }) => event.output },
+                      "keepUnverified",
+                      "tellUnverified",
+                    ],
                   },
                 ],
               },
@@ -371,6 +367,7 @@ export const baseBackup = setup({
     },
     completed: {
       type: "final",
+      entry: "tellCompleted",
       meta: {
         telemetry: {
           count: "klio.backup.successes",

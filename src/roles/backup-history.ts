@@ -19,7 +19,7 @@ import { openTier, type TierAccessOptions } from "./tier-access.ts";
 
 export type BackupHistory = {
   /** Runs a backup and remembers how it ended. */
-  during<T>(name: string, work: () => Promise<T>): Promise<T>;
+  during<T extends { unverified: boolean }>(name: string, work: () => Promise<T>): Promise<T>;
   /** Asks tier 1 for what this memory lacks, until it answers or the signal comes. Never rejects but with a bug. */
   learn(signal: AbortSignal): Promise<void>;
 };
@@ -32,6 +32,7 @@ function showTimes(telemetry: Pick<Telemetry, "hydrate">, times: BackupTimes): v
   if (latestStart !== undefined) telemetry.hydrate("klio.backup.latest_start_time", {}, latestStart);
   if (latestCompletion !== undefined) telemetry.hydrate("klio.backup.latest_completion_time", {}, latestCompletion);
   if (latestFailure !== undefined) telemetry.hydrate("klio.backup.latest_failure_time", {}, latestFailure);
+  telemetry.hydrate("klio.backup.unverified", {}, times.unverified === true ? 1 : 0);
   if (latestDuration !== undefined) telemetry.hydrate("klio.backup.latest_duration_seconds", {}, latestDuration);
 }
 
@@ -89,15 +90,17 @@ export async function openBackupHistory(
     async during(name, work) {
       await keep(backupBegun(times, name, nowSeconds()));
       let end: BackupEndKind = "failed";
+      let unverified = false;
       try {
         const result = await work();
         end = "completed";
+        unverified = result.unverified;
         return result;
       } catch (error) {
         if (error instanceof KlioError && error.code === "KLIO-CANCELLED") end = "cancelled";
         throw error;
       } finally {
-        await keep(backupEnded(times, end, nowSeconds()));
+        await keep(backupEnded(times, end, nowSeconds(), unverified));
       }
     },
     async learn(signal) {

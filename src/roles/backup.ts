@@ -29,7 +29,12 @@ export type BaseBackupOptions = Omit<TierAccessOptions, "telemetry"> & {
   timing?: Partial<BackupTiming>;
 };
 type BackupTiming = Pick<BackupInput, "maxLooks" | "lookMs" | "maxVerifications" | "verifyWaitMs">;
-export type BaseBackupResult = { metadata: BackupMetadata; metadataJson: string };
+export type BaseBackupResult = {
+  metadata: BackupMetadata;
+  metadataJson: string;
+  /** No verification could be made, though nothing is known to be damaged. */
+  unverified: boolean;
+};
 
 /** WAL is waited for ten minutes; the verification is tried as the telemetry contract says. */
 const TIMING: BackupTiming = { maxLooks: 1_200, lookMs: 500, maxVerifications: 3, verifyWaitMs: 5_000 };
@@ -96,7 +101,8 @@ export async function runBaseBackup(options: BaseBackupOptions): Promise<BaseBac
     const metadata = session.metadata();
     const seconds = Math.round(performance.now() - started) / 1000;
     log.info("backup.completed", `backup ${name} is complete after ${seconds} s`, { backup: name, seconds });
-    return { metadata, metadataJson: formatBackupMetadata(metadata, 2) };
+    const { unverified } = actor.getSnapshot().context;
+    return { metadata, metadataJson: formatBackupMetadata(metadata, 2), unverified };
   } finally {
     watching.unsubscribe();
     signal.removeEventListener("abort", cancel);
@@ -105,10 +111,13 @@ export async function runBaseBackup(options: BaseBackupOptions): Promise<BaseBac
 
 type Line = [level: "debug" | "info" | "warn", event: string, text: string];
 
-function lineOf(fact: BackupFact): Line {
+/** Undefined: whoever runs the backup tells it, with more than the fact knows. */
+function lineOf(fact: BackupFact): Line | undefined {
   switch (fact.type) {
     case "backup.verified":
       return ["info", "backup.verified", `was read back (${Math.round(fact.coverage * 100)} %)`];
+    case "backup.completed":
+      return undefined;
     case "wal.awaited":
       return ["debug", "backup.wal.awaited", `waits for its WAL, first ${fact.first}`];
     case "verification.failed":
@@ -127,6 +136,8 @@ function lineOf(fact: BackupFact): Line {
 }
 
 function logFact(log: Log, backup: string, fact: BackupFact): void {
-  const [level, event, text] = lineOf(fact);
+  const line = lineOf(fact);
+  if (line === undefined) return;
+  const [level, event, text] = line;
   log[level](event, `backup ${backup} ${text}`, { backup });
 }

@@ -11,17 +11,22 @@ import { type Failure, failureOf, type Outcome, ok } from "../domain/outcome.ts"
 import { errorTable, errorText, exitStatus, KlioError } from "../errors.ts";
 import { role } from "../machines/role.machine.ts";
 import { startTelemetry, type Telemetry } from "../telemetry/telemetry.ts";
+import type { BaseBackupResult } from "./backup.ts";
 import { openBackupHistory } from "./backup-history.ts";
 import { commandLog } from "./command-log.ts";
 import { type BackupRunner, sidecarControl } from "./sidecar-control.ts";
 import { startWalStream } from "./wal-stream.ts";
+
+type BackupWork = (
+  ...asked: Parameters<BackupRunner>
+) => Promise<Pick<BaseBackupResult, "metadataJson" | "unverified">>;
 
 export type SidecarOptions = {
   config: ClientConfig;
   /** Stream from a primary only. */
   primary: boolean;
   /** Absent: no control socket, and no backups. */
-  control?: { socketPath: string; backups: (parts: { telemetry: Telemetry; log: Log }) => BackupRunner };
+  control?: { socketPath: string; backups: (parts: { telemetry: Telemetry; log: Log }) => BackupWork };
   /** `host:port` of console, /healthz and /readyz; absent: none. */
   consoleListenAddress?: string;
   env: Environment;
@@ -106,9 +111,9 @@ async function openParts(
   if (control !== undefined && history !== undefined) {
     const { socketPath } = control;
     const run = control.backups({ telemetry, log });
-    const runBackup: BackupRunner = (request, onStep, signal) => {
+    const runBackup: BackupRunner = async (request, onStep, signal) => {
       const name = requireBackupName(request.name === "" ? defaultBackupName(Date.now()) : request.name);
-      return history.during(name, () => run({ ...request, name }, onStep, signal));
+      return (await history.during(name, () => run({ ...request, name }, onStep, signal))).metadataJson;
     };
     const handlers = sidecarControl({ cluster: config.clusterName, stream, runBackup, log });
     const learning = new AbortController();

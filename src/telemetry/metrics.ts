@@ -46,6 +46,7 @@ const recorders: { [T in Fact["type"]]: Recorder<T> } = {
   "relay.finished": (to, { cluster }) => to.add("klio.consumer.relayed", 1, { cluster_name: cluster }),
   "task.redelivered": (to, { stream }) => to.add("klio.queue.redeliveries", 1, { stream }),
   "backup.verified": (to, { coverage }) => to.set("klio.backup.verification_coverage", coverage, {}),
+  "backup.completed": (to, { unverified }) => to.set("klio.backup.unverified", unverified ? 1 : 0, {}),
   "child.restarted": (to, { name }) => to.add("klio.child.restarts", 1, { child: name }),
 };
 

@@ -221,6 +221,13 @@ export const metrics = {
     own,
   ),
   "klio.child.restarts": counter("", server, ["child"], "Starts of a child process after an unexpected end.", own),
+  "klio.backup.unverified": gauge(
+    "",
+    plugin,
+    [],
+    "Whether the most recent complete backup could not be verified (1) or was (0).",
+    { own: true, zero: true },
+  ),
   "klio.backup.verification_coverage": gauge(
     "1",
     plugin,

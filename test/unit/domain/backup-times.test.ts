@@ -18,6 +18,7 @@ const times: fc.Arbitrary<BackupTimes> = fc.record(
     latestCompletion: seconds,
     latestFailure: seconds,
     latestDuration: seconds,
+    unverified: fc.constant(true as const),
   },
   { requiredKeys: [] },
 );
@@ -42,6 +43,15 @@ test("begin and end move the times as the metrics move", () => {
   expect(backupEnded(begun, "completed", 160)).toEqual({ latestStart: 100, latestDuration: 60, latestCompletion: 160 });
   expect(backupEnded(begun, "failed", 130)).toEqual({ latestStart: 100, latestDuration: 30, latestFailure: 130 });
   expect(backupEnded(begun, "cancelled", 130)).toEqual({ latestStart: 100, latestDuration: 30 });
+});
+
+test("only a complete backup says whether it was verified, and the store knows of none", () => {
+  const begun = backupBegun({}, "b1", 100);
+  const bad = backupEnded(begun, "completed", 160, true);
+  expect(bad.unverified).toBe(true);
+  expect(backupEnded(backupBegun(bad, "b2", 200), "failed", 210).unverified).toBe(true);
+  expect(backupEnded(backupBegun(bad, "b2", 200), "completed", 210)).not.toHaveProperty("unverified");
+  expect(withStoredBackups(bad, [{ startedAt: 300, stoppedAt: 310 }])).not.toHaveProperty("unverified");
 });
 
 test("a backup that still seems to run after a restart was interrupted, once", () => {

@@ -38,7 +38,7 @@ test("B1, B2: control file last, then stop, then metadata; WAL and verification 
   const { actor, calls, facts } = backup({});
   expect(await toPromise(actor)).toMatchObject({ kind: "completed" });
   expect(calls).toEqual([...RUN, "closeBackup", "verifyBackup", "maintainBackups"]);
-  expect(facts).toEqual(["backup.verified"]);
+  expect(facts).toEqual(["backup.verified", "backup.completed"]);
 });
 
 test.each(RUN.map((name, at) => [name, at] as const))(
@@ -100,7 +100,7 @@ test("B4: a verification that cannot be made is tried three times, 5 s and 10 s 
   clock.increment(1);
   expect(await toPromise(actor)).toMatchObject({ kind: "completed" });
   expect(attempts()).toBe(3);
-  expect(facts).toEqual(["verification.failed", "verification.failed", "backup.unverified"]);
+  expect(facts).toEqual(["verification.failed", "verification.failed", "backup.unverified", "backup.completed"]);
 });
 
 test("B5: missing WAL is looked for again, and in the end fails the backup", async () => {
@@ -133,7 +133,7 @@ test("B2: nobody waits for WAL when told so, and a refusal of the server is not 
 test("B6: maintenance that fails, or is stopped, leaves a complete backup", async () => {
   const failing = backup({ maintainBackups: down });
   expect(await toPromise(failing.actor)).toMatchObject({ kind: "completed" });
-  expect(failing.facts).toEqual(["backup.verified", "maintenance.failed"]);
+  expect(failing.facts).toEqual(["backup.verified", "maintenance.failed", "backup.completed"]);
   const stopped = backup({ maintainBackups: "hangs" });
   await settle(14);
   stopped.actor.send({ type: "shutdown.requested" });
