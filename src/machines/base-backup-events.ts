@@ -25,7 +25,7 @@ export type BackupFact =
   | { type: "maintenance.failed"; reason: string }
   /** `reason`: why what was stored could not be given up; empty when it was. */
   | { type: "backup.abandoned"; reason: string };
-export type BackupEnd = "completed" | "failed" | "cancelled";
+type BackupEnd = "completed" | "failed" | "cancelled";
 export type BackupOutput = { kind: BackupEnd; code: ErrorCode; reason: string };
 
 export type BackupContext = BackupInput & {

@@ -25,10 +25,12 @@ import { ReadinessBoard } from "./server-readiness.ts";
 import { type StatusSources, serverStatus } from "./server-status.ts";
 import { openTier1, type Tier1 } from "./server-tier1.ts";
 import { checkTier2, openTier2, type Tier2 } from "./server-tier2.ts";
+import { type SourceContact, watchContact } from "./source-contact.ts";
 import { type SourceExposure, watchExposure } from "./source-exposure.ts";
 import { restoreStoredTimes } from "./stored-times.ts";
 import { superviseChild } from "./supervise.ts";
 import { whenTier2Opens } from "./tier2-patience.ts";
+import { type VolumeName, watchVolumes } from "./volume-gauges.ts";
 
 export type ServerSurroundings = {
   config: ServerConfig;
@@ -73,6 +75,18 @@ export async function openServer(surroundings: ServerSurroundings): Promise<void
   board.setOpen(true);
 }
 
+function volumesOf({ tier2, queueDirectory }: ServerConfig, tier1?: Tier1Config): Partial<Record<VolumeName, string>> {
+  return {
+    ...(tier1 !== undefined && {
+      tier1_wal: tier1.wal.path,
+      tier1_base: tier1.base.repository,
+      tier1_cache: tier1.base.cache,
+    }),
+    ...(tier2 !== undefined && { tier2_cache: tier2.cache }),
+    ...(tier1 !== undefined && queueDirectory !== undefined && { queue: queueDirectory }),
+  };
+}
+
 type Context = ServerSurroundings & { board: ReadinessBoard; tools: { kopia: string } };
 
 async function openBothTiers(context: Context, tier1Config: Tier1Config): Promise<void> {
@@ -88,7 +102,12 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
     ...(tier2Config !== undefined && { frontierOf: (cluster: string) => frontierOf(cluster) }),
   });
   parts.use(exposure);
-  await restoreStoredTimes(tier1.store, telemetry, log, (cluster, ms) => exposure.known(cluster, "tier1", ms));
+  const contact = parts.use(watchContact({ telemetry }));
+  await restoreStoredTimes(tier1.store, telemetry, log, (cluster, ms) => {
+    exposure.known(cluster, "tier1", ms);
+    contact.known(cluster, ms);
+  });
+  parts.defer(watchVolumes({ paths: volumesOf(config, tier1Config), telemetry, log }));
   // Tier 2 may open late; it is closed after what uses it all the same, because its place in the order is taken now.
   const tier2Parts = parts.use(new AsyncDisposableStack());
   const tier2 =
@@ -127,7 +146,7 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
   board.add("queue", () => ({ ready: true, detail: offload.queuePid() === 0 ? "restarting" : "running" }), {
     required: false,
   });
-  await serveTier1(context, tier1, offload, exposure, tier1Config);
+  await serveTier1(context, tier1, offload, { exposure, contact }, tier1Config);
   await serveAdminSocket(context, offload.admin);
 }
 
@@ -135,10 +154,14 @@ async function serveTier1(
   context: Context,
   { store, repository }: Tier1,
   offload: OffloadRole,
-  exposure: SourceExposure,
+  { exposure, contact }: { exposure: SourceExposure; contact: SourceContact },
   config: Tier1Config,
 ): Promise<void> {
   const { telemetry, log, parts } = context;
+  const onStored: OffloadRole["onStored"] = (fact) => {
+    contact.heard(fact.cluster);
+    offload.onStored(fact);
+  };
   const base = parts.use(watchBaseBackups(repository, telemetry, log));
   const server = await serveWal({
     reader: store,
@@ -153,9 +176,12 @@ async function serveTier1(
     },
     maintainBackups: offload.maintainBackups,
     openRepository: repositoryAccess(repository, config.base.listenAddress),
-    onStored: (fact) => offload.onStored(fact),
-    onInterrupted: (fact) => offload.onStored(fact),
-    onSource: exposure.report,
+    onStored,
+    onInterrupted: onStored,
+    onSource(cluster, report) {
+      contact.heard(cluster);
+      exposure.report(cluster, report);
+    },
     status: statusText(offload.admin),
     onRead: (cluster, read) => offload.onRead(cluster, read),
   });
@@ -168,6 +194,8 @@ async function openTier2Alone(context: Context, config: Tier2Config): Promise<vo
   const tier2 = await openTier2(tier2Options(context, config, true));
   context.parts.defer(() => tier2.objects.close());
   context.parts.use(tier2.repository);
+  const { telemetry, log } = context;
+  context.parts.defer(watchVolumes({ paths: volumesOf(context.config), telemetry, log }));
   await serveTier2(context, config, tier2, () => undefined); // nothing is written here: nothing is exposed
   await serveAdminSocket(
     context,

@@ -220,6 +220,21 @@ export const metrics = {
     "Whether this condition keeps the WAL stream from flowing now (1), one series per condition (reasons of the error table).",
     own,
   ),
+  "klio.source.latest_contact_time": gauge(
+    "s",
+    server,
+    byCluster,
+    "Unix epoch timestamp at which the server last heard of the cluster's source; after a restart, of its newest WAL file.",
+    own,
+  ),
+  "klio.volume.free_size": gauge(
+    "By",
+    server,
+    ["volume"],
+    "Free bytes of the volume that holds tier1_wal, tier1_base, tier1_cache, tier2_cache or queue.",
+    own,
+  ),
+  "klio.volume.size": gauge("By", server, ["volume"], "Size of the same volume.", own),
   "klio.child.restarts": counter("", server, ["child"], "Starts of a child process after an unexpected end.", own),
   "klio.backup.unverified": gauge(
     "",
