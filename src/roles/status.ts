@@ -41,6 +41,8 @@ export type StatusRequest = {
 type Clusters = Map<string, ClusterStatus>;
 type Context = StatusRequest & { clusters: Clusters; report: StatusReport; failures: KlioError[]; log: Log };
 
+/** The server lists what is stored, on object storage too. */
+const LISTING_MS = 120_000;
 const ANSWER_MS = 15_000;
 
 /** Rejects with the first failure, naming all, when nobody answered, and with KLIO-USAGE when there was nobody to ask. */
@@ -123,7 +125,7 @@ async function askWalService(context: Context): Promise<void> {
       const telemetry = noTelemetry();
       const client = await connectWal({ address, tls: wal, clusterName, telemetry, log });
       try {
-        const text = unwrap(await client.status({ signal, timeoutMs: ANSWER_MS }));
+        const text = unwrap(await client.status({ signal, timeoutMs: LISTING_MS }));
         const { clusters } = JSON.parse(text) as ServerReport;
         for (const one of clusters) keep(context, one);
       } finally {
