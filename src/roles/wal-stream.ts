@@ -23,6 +23,7 @@ import { walStream } from "../machines/wal-stream.machine.ts";
 import type { WalStreamInput } from "../machines/wal-stream-events.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 import { traceparentIn } from "../telemetry/traceparent.ts";
+import { MAX_FRAME_RAW_BYTES } from "../wire/wal-file-frame.ts";
 import { type SlotStatus, watchSlot } from "./slot-watch.ts";
 import { conditionOf, conditionReadings, reasonOf } from "./stream-conditions.ts";
 import { logStream } from "./wal-stream-log.ts";
@@ -126,7 +127,8 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
           sourceAt: (end) => exposure.sourceAt(end, Date.now()),
           flushedAt: (position) => exposure.durableAt(position),
         },
-        blockBytes: source.bufferBytes,
+        // A block that is a frame of the stored file is compressed once, here.
+        blockBytes: Math.min(source.bufferBytes, MAX_FRAME_RAW_BYTES),
         // A third of what the source endures leaves room for two lost messages.
         statusEveryMs: () =>
           Math.min(source.standbyMessageTimeoutMs, hold.senderTimeoutMs > 0 ? hold.senderTimeoutMs / 3 : Infinity),

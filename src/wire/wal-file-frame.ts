@@ -13,17 +13,18 @@
 //                  encrypted bytes (AES-256-GCM; additional data: file identity, raw offset, this head)
 //            16    tag
 import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject } from "node:crypto";
-import { constants, crc32, zstdCompress, zstdCompressSync, zstdDecompress, zstdDecompressSync } from "node:zlib";
+import { constants, crc32, zstdCompress, zstdDecompress, zstdDecompressSync } from "node:zlib";
 import { KlioError } from "../errors.ts";
 import type { FileKey } from "./wal-file-header.ts";
+import { MAX_ZSTD_RAW_BYTES, zstdPack } from "./zstd.ts";
 
 export const FRAME_HEAD_BYTES = 16;
 export const SALT_BYTES = 32;
 const TAG_BYTES = 16;
 /** Raw bytes of a frame at most: what a reader holds at once, and what a client of older make takes in one message. */
-export const MAX_FRAME_RAW_BYTES = 1 << 20;
+export const MAX_FRAME_RAW_BYTES = MAX_ZSTD_RAW_BYTES;
 /** Below this, compressing costs more latency than it saves space. */
-const MIN_COMPRESS_BYTES = 8 << 10;
+export const MIN_COMPRESS_BYTES = 8 << 10;
 /** From here on the thread pool is worth its two hops: the event loop stays free. */
 export const ASYNC_COMPRESS_BYTES = 64 << 10;
 
@@ -37,8 +38,9 @@ export type Packed = { codec: FrameCodec; payload: Uint8Array; rawBytes: number 
 
 const zstdOptions = (bytes: number) => ({
   params: { [constants.ZSTD_c_compressionLevel]: 1 },
-  // One output chunk: with the default of 16 KiB each chunk would be a round trip through the thread pool.
-  chunkSize: Math.max(64 << 10, bytes),
+  pledgedSrcSize: bytes,
+  // Each chunk of output is a round trip through the thread pool, and memory that is held until the frame is written.
+  chunkSize: Math.min(256 << 10, Math.max(64 << 10, bytes)),
 });
 
 /** Compressed only when that makes it smaller, so a frame is never longer than its raw bytes. */
@@ -56,7 +58,8 @@ function whole(raw: readonly Uint8Array[]): Uint8Array {
 export function packSync(raw: readonly Uint8Array[]): Packed {
   const bytes = whole(raw);
   if (bytes.length < MIN_COMPRESS_BYTES) return { codec: "none", payload: bytes, rawBytes: bytes.length };
-  return smaller(bytes, zstdCompressSync(bytes, zstdOptions(bytes.length)));
+  const packed = zstdPack(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length));
+  return smaller(bytes, packed.length < bytes.length ? Buffer.from(packed) : packed);
 }
 
 /** Like `packSync`, in the thread pool. */

@@ -16,10 +16,23 @@ export type PutFields = {
   sendToTier2: boolean;
   /** Raw offset of the block in the file; only `Stream` heeds it. */
   offset: number;
+  /** The block is one zstd frame that gives so many raw bytes. Absent: it is raw. */
+  packedFrom?: number;
 };
 export type PutMessage = PutFields & { block: Buffer };
 
-const TAG = { cluster: 10, walName: 18, block: 26, segmentBytes: 32, sendToTier2: 56, offset: 64 } as const;
+const TAG = {
+  cluster: 10,
+  walName: 18,
+  block: 26,
+  segmentBytes: 32,
+  sendToTier2: 56,
+  offset: 64,
+  codec: 72,
+  rawBytes: 80,
+} as const;
+/** BlockCodec of the service. */
+export const CODEC = { none: 0, zstd: 1 } as const;
 
 function varint(value: number): number[] {
   const bytes: number[] = [];
@@ -47,6 +60,7 @@ function prefix(fields: PutFields, blockBytes: number): Buffer {
       ...varint(fields.segmentBytes),
       ...(fields.sendToTier2 ? [TAG.sendToTier2, 1] : []),
       ...(fields.offset > 0 ? [TAG.offset, ...varint(fields.offset)] : []),
+      ...(fields.packedFrom === undefined ? [] : [TAG.codec, CODEC.zstd, TAG.rawBytes, ...varint(fields.packedFrom)]),
       TAG.block,
       ...length,
       (blockBytes / 2 ** 28) & 0x7f,
@@ -115,6 +129,8 @@ function malformed(reason: string): KlioError {
 /** Decodes a PutRequest; `block` is a view of `bytes`. Unknown fields are passed over. Throws KLIO-USAGE. */
 export function decodePut(bytes: Buffer): PutMessage {
   const reader = new Reader(bytes);
+  let codec: number = CODEC.none;
+  let rawBytes = 0;
   const message: PutMessage = {
     cluster: "",
     walName: "",
@@ -131,8 +147,12 @@ export function decodePut(bytes: Buffer): PutMessage {
     else if (tag === TAG.segmentBytes) message.segmentBytes = reader.number();
     else if (tag === TAG.sendToTier2) message.sendToTier2 = reader.number() !== 0;
     else if (tag === TAG.offset) message.offset = reader.number();
+    else if (tag === TAG.codec) codec = reader.number();
+    else if (tag === TAG.rawBytes) rawBytes = reader.number();
     else if (tag < 8) throw malformed(`field number 0`);
     else reader.skip(tag % 8);
   }
-  return message;
+  if (codec === CODEC.none) return message;
+  if (codec !== CODEC.zstd) throw malformed(`codec ${codec} was not offered`);
+  return { ...message, packedFrom: rawBytes };
 }

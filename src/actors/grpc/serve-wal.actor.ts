@@ -173,6 +173,7 @@ function positionMethods({ store, log, onSource = nothing }: ServeWalOptions) {
         return create(pb.RequestWALStartResultSchema, {
           walName: position?.walName ?? current,
           resumeOffset: BigInt(position?.resumeOffset ?? 0),
+          blockCodecs: [pb.BlockCodec.ZSTD],
         });
       },
     ),

@@ -3,15 +3,12 @@
 import { fromCallback } from "xstate";
 import { failure } from "../../domain/outcome.ts";
 import type { ShipmentEnd, ShipmentEvent, ShipmentInput } from "../../machines/segment-shipment.machine.ts";
-import type { UploadOutcome, WalUpload } from "./wal-upload.ts";
+import type { UploadBlock, UploadOutcome, WalUpload } from "./wal-upload.ts";
 
 /** One segment as the pipe of the stream gives it. */
 type SegmentSource = {
-  /** Gives all blocks in their order, then the end; each block's `release` is called when the transport has done with it. */
-  connect(sink: {
-    block: (block: { buffer: Buffer; start: number; end: number; release: () => void }) => void;
-    ended: () => void;
-  }): void;
+  /** Gives all blocks in their order, then the end; each block's `release` is called when its buffer is free. */
+  connect(sink: { block: (block: UploadBlock) => void; ended: () => void }): void;
   sent(bytes: number): void;
   durable(bytes: number, complete: boolean): void;
   congested(isCongested: boolean): void;
@@ -52,13 +49,11 @@ export function shipSegment(options: ShipSegmentOptions) {
     let isFinished = false;
     let isCongested = false;
     segment.connect({
-      block({ buffer, start, end, release }) {
+      block(block) {
         if (offset === input.fromOffset) send({ type: "shipment.begun" });
-        offset += end - start;
-        const isWelcome = upload.send(buffer, start, end, () => {
-          release();
-          segment.sent(end - start);
-        });
+        const bytes = block.end - block.start;
+        offset += bytes;
+        const isWelcome = upload.send(block, () => segment.sent(bytes));
         if (isWelcome || isCongested) return;
         isCongested = true;
         segment.congested(true);

@@ -79,7 +79,8 @@ export interface WalClient {
    * a complete file ends short.
    */
   get(walName: string, options?: { signal?: AbortSignal; traceparent?: string }): Promise<Outcome<OpenWal | undefined>>;
-  upload(options: UploadOptions): WalUpload;
+  /** Large blocks go compressed once `requestWalStart` was answered by a server that takes such. */
+  upload(options: Omit<UploadOptions, "packs">): WalUpload;
   close(): void;
 }
 
@@ -98,6 +99,7 @@ export async function connectWal(options: WalClientOptions): Promise<WalClient> 
       `the certificate is for ${caller.cluster}, the configuration names ${clusterName}`,
     );
   }
+  let packs = false;
   const ask = async <Request, Response, T>(
     method: Method<Request, Response>,
     request: Request,
@@ -116,7 +118,10 @@ export async function connectWal(options: WalClientOptions): Promise<WalClient> 
       ask(
         walMethods.requestWalStart,
         create(pb.RequestWALStartRequestSchema, { clusterName, ...request }),
-        (answer) => ({ walName: answer.walName, resumeOffset: Number(answer.resumeOffset) }),
+        (answer) => {
+          packs = answer.blockCodecs.includes(pb.BlockCodec.ZSTD);
+          return { walName: answer.walName, resumeOffset: Number(answer.resumeOffset) };
+        },
         call,
       ),
     resetWalStream: (request, call) =>
@@ -184,7 +189,7 @@ export async function connectWal(options: WalClientOptions): Promise<WalClient> 
       ),
     list: (call) => listAll(client, address, clusterName, call ?? {}),
     get: (walName, call) => openGet(client, address, clusterName, walName, call ?? {}),
-    upload: (upload) => openUpload(client, walMethods, clusterName, address, upload),
+    upload: (upload) => openUpload(client, walMethods, clusterName, address, { ...upload, packs }),
     close: () => client.close(),
   };
 }

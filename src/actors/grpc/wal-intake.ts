@@ -6,7 +6,9 @@ import { systemIdIn, WalPageCheck } from "../../domain/wal-page.ts";
 import { isSegmentSize, MAX_SEGMENT_BYTES, requireWalName } from "../../domain/wal-segment.ts";
 import { errorText, KlioError } from "../../errors.ts";
 import type { ReceiveOutcome, SealOutcome } from "../../machines/wal-ingest.machine.ts";
+import { MAX_FRAME_RAW_BYTES } from "../../wire/wal-file-frame.ts";
 import { decodePut, type PutMessage } from "../../wire/wal-message.ts";
+import { zstdUnpack } from "../../wire/zstd.ts";
 import type { WalStore } from "../spool/wal-store.ts";
 import type { WalWriter } from "../spool/wal-writer.ts";
 import type { Inbox } from "./inbox.ts";
@@ -37,6 +39,22 @@ export function requireFirst(message: PutMessage): PutMessage {
   if (message.segmentBytes < 1 || message.segmentBytes > limit)
     throw new KlioError("KLIO-USAGE", `segment_size of ${message.walName} is ${message.segmentBytes}`);
   return message;
+}
+
+/**
+ * The raw bytes of a block, which for a compressed one are good until the next block of any stream is unpacked. Throws
+ * KLIO-USAGE for a block that does not give what it says.
+ */
+function unpackBlock({ walName, block, packedFrom: rawBytes }: PutMessage): Buffer {
+  if (rawBytes === undefined) return block;
+  // The bounds of a frame: what comes is stored as it is.
+  if (rawBytes < 1 || rawBytes > MAX_FRAME_RAW_BYTES || block.length < 1 || block.length >= rawBytes)
+    throw new KlioError("KLIO-USAGE", `${walName}: a block of ${block.length} bytes for ${rawBytes} raw ones`);
+  try {
+    return zstdUnpack(block, rawBytes);
+  } catch (cause) {
+    throw new KlioError("KLIO-USAGE", `${walName}: ${errorText(cause)}`, { cause });
+  }
 }
 
 export class WalIntake {
@@ -149,10 +167,10 @@ export class WalIntake {
     const { store, first } = this.#options;
     const known = await store.metadata(first.cluster);
     if (known !== undefined) return known.systemId;
-    const found = this.#offset === 0 ? systemIdIn(first.block) : undefined;
+    const found = this.#offset === 0 ? systemIdIn(unpackBlock(first)) : undefined;
     // A range that does not belong here must not give the name away.
     if (found !== undefined)
-      new WalPageCheck({ name: first.walName, segmentBytes: first.segmentBytes }).check(first.block, 0);
+      new WalPageCheck({ name: first.walName, segmentBytes: first.segmentBytes }).check(unpackBlock(first), 0);
     return found === undefined ? undefined : (await store.registerCluster(first.cluster, found)).systemId;
   }
 
@@ -163,10 +181,12 @@ export class WalIntake {
         throw new KlioError("KLIO-USAGE", `${field} changed: expected ${first[field]}, found ${message[field]}`);
     this.#message = message;
     const offset = method === "Stream" ? message.offset : this.#offset;
-    if (message.block.length === 0) return;
-    this.#writer?.append(message.block, offset);
-    this.#offset = offset + message.block.length;
-    report({ type: "wal.received", cluster: first.cluster, bytes: message.block.length });
+    const raw = unpackBlock(message);
+    if (raw.length === 0) return;
+    if (message.packedFrom === undefined) this.#writer?.append(raw, offset);
+    else this.#writer?.appendPacked(raw, offset, { codec: "zstd", payload: message.block, rawBytes: raw.length });
+    this.#offset = offset + raw.length;
+    report({ type: "wal.received", cluster: first.cluster, bytes: raw.length });
   }
 
   #isWhole(): boolean {

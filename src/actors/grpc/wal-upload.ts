@@ -4,7 +4,9 @@ import { type Client, type ClientDuplexStream, type ClientWritableStream, Metada
 import { type Failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
 import { KlioError } from "../../errors.ts";
 import type { PutAck, PutResult } from "../../proto/generated/klio/wal/v1/wal_pb.ts";
-import { encodePut, encodePutInPlace, MAX_BLOCK_BYTES } from "../../wire/wal-message.ts";
+import { MAX_FRAME_RAW_BYTES, MIN_COMPRESS_BYTES } from "../../wire/wal-file-frame.ts";
+import { encodePut, encodePutInPlace, HEADROOM_BYTES, MAX_BLOCK_BYTES } from "../../wire/wal-message.ts";
+import { zstdPack } from "../../wire/zstd.ts";
 import { callError } from "./classify.ts";
 import type { RawMethod } from "./wal-methods.ts";
 
@@ -16,6 +18,8 @@ export type UploadOptions = {
   method: "stream" | "put";
   /** Raw offset of the first block. `put` can only start at 0. */
   fromOffset: number;
+  /** The server takes compressed blocks. */
+  packs: boolean;
   /** W3C traceparent of the segment's span. */
   traceparent?: string;
   /** Durable bytes of the file, counted from its first byte; never goes back. `complete` comes with the last one. */
@@ -26,12 +30,12 @@ type UploadResult = { durableBytes: number; complete: boolean };
 /** `unimplemented`: an older server, which has no `Stream`; nothing was stored. */
 export type UploadOutcome = Outcome<UploadResult> | { kind: "unimplemented" };
 
+/** `buffer[start, end)`; the `HEADROOM_BYTES` before `start` are overwritten. `release`: the buffer may be used again. */
+export type UploadBlock = { buffer: Buffer; start: number; end: number; release: () => void };
+
 export interface WalUpload {
-  /**
-   * Sends the block `buffer[start, end)`; the `HEADROOM_BYTES` before `start` are overwritten. The buffer may be used
-   * again when `onSent` is called. False: wait for `drained()` before the next one.
-   */
-  send(buffer: Buffer, start: number, end: number, onSent: () => void): boolean;
+  /** Sends a block; `onSent`: the transport has it. False: wait for `drained()` before the next one. */
+  send(block: UploadBlock, onSent: () => void): boolean;
   /** The same for a block that has no headroom: it is copied. */
   sendCopy(block: Uint8Array): boolean;
   /** Resolves when more blocks are welcome, also when the call has ended. */
@@ -43,6 +47,8 @@ export interface WalUpload {
   /** Never rejects but for bugs. */
   readonly ended: Promise<UploadOutcome>;
 }
+
+const nothing = () => undefined;
 
 type Sink = ClientDuplexStream<Buffer, PutAck> | ClientWritableStream<Buffer>;
 
@@ -117,30 +123,40 @@ export function openUpload(
   sink.on("error", fail);
   sink.on("drain", wake);
 
-  const write = (message: Buffer, bytes: number, onSent: () => void): boolean => {
+  const fields = () => ({ cluster, walName, segmentBytes, sendToTier2, offset: options.method === "put" ? 0 : offset });
+  const isWelcome = () => isOver || !sink.writableNeedDrain;
+  const send = ({ buffer, start, end, release }: UploadBlock, onSent: () => void): boolean => {
+    const bytes = end - start;
+    if (bytes > MAX_BLOCK_BYTES) throw new KlioError("KLIO-BUG", `a block of ${bytes} bytes is too large`);
+    const own = fields();
+    offset += bytes;
     if (isOver) {
+      release();
       onSent();
       return true; // `ended` tells what happened
     }
-    offset += bytes;
-    return sink.write(message, () => onSent());
-  };
-  const fields = () => ({ cluster, walName, segmentBytes, sendToTier2, offset: options.method === "put" ? 0 : offset });
-  const requireFits = (bytes: number) => {
-    if (bytes > MAX_BLOCK_BYTES) throw new KlioError("KLIO-BUG", `a block of ${bytes} bytes is too large`);
+    const packed = options.packs ? packBlock(buffer.subarray(start, end)) : undefined;
+    if (packed !== undefined) {
+      const message = encodePut({ ...own, packedFrom: bytes }, packed);
+      release();
+      sink.write(message, onSent);
+    } else
+      sink.write(encodePutInPlace(own, buffer, start, end), () => {
+        release();
+        onSent();
+      });
+    return isWelcome();
   };
   return {
     ended,
-    send(buffer, start, end, onSent) {
-      requireFits(end - start);
-      return write(encodePutInPlace(fields(), buffer, start, end), end - start, onSent);
-    },
+    send,
     sendCopy(block) {
-      requireFits(block.length);
-      return write(encodePut(fields(), block), block.length, () => undefined);
+      const buffer = Buffer.allocUnsafeSlow(HEADROOM_BYTES + block.length);
+      buffer.set(block, HEADROOM_BYTES);
+      return send({ buffer, start: HEADROOM_BYTES, end: buffer.length, release: nothing }, nothing);
     },
     drained() {
-      if (isOver || !sink.writableNeedDrain) return Promise.resolve();
+      if (isWelcome()) return Promise.resolve();
       return new Promise((done) => wakers.push(done));
     },
     finish() {
@@ -151,6 +167,13 @@ export function openUpload(
       sink.cancel();
     },
   };
+}
+
+/** The block compressed, when that is worth it. A view that is good until the next call. */
+function packBlock(block: Buffer): Buffer | undefined {
+  if (block.length < MIN_COMPRESS_BYTES || block.length > MAX_FRAME_RAW_BYTES) return undefined;
+  const packed = zstdPack(block);
+  return packed.length < block.length ? packed : undefined;
 }
 
 function cancelled(walName: string): Failure {

@@ -1,7 +1,7 @@
 // A replication connection. The package pg-logical-replication makes and ends it; its plugin hands the client out for
 // commands, and the socket itself while WAL is streamed, so that not one of the package's acknowledgements (which name
 // positions that nobody flushed) ever leaves.
-import type { Socket } from "node:net";
+import { Socket } from "node:net";
 import pg from "pg";
 import { LogicalReplicationService } from "pg-logical-replication";
 import { failureOf, type Outcome, ok } from "../../domain/outcome.ts";
@@ -50,12 +50,17 @@ export async function openSession(
   const connected = Promise.withResolvers<pg.Client>();
   const ended = Promise.withResolvers<void>();
   const gone = Promise.withResolvers<KlioError>();
+  let own: ReadingSocket | undefined;
   const lose = (error: unknown) => gone.resolve(sourceError(error));
   service.on("error", lose);
   // The package knows `replication=database` only; a pg_hba.conf line for `replication` does not match that.
   const connect = async () => {
-    const settings = { ...config, replication: replicationMode(conninfo) };
-    const client = new pg.Client(settings);
+    if (config.ssl === false || config.ssl === undefined) own = openReadingSocket();
+    const client = new pg.Client({
+      ...config,
+      replication: replicationMode(conninfo),
+      ...(own !== undefined && { stream: own.socket }),
+    } as pg.ClientConfig);
     client.on("error", lose);
     const abort = () => socketOf(client).destroy(new Error("cancelled"));
     options.signal.addEventListener("abort", abort, { once: true });
@@ -110,7 +115,7 @@ export async function openSession(
         return failureOf(sourceError(error));
       }
     },
-    take: (onData) => takeSocket(client, socket, onData),
+    take: (onData) => takeSocket(client, socket, own, onData),
     close() {
       closing ??= close();
       return closing;
@@ -118,10 +123,47 @@ export async function openSession(
   });
 }
 
-function takeSocket(client: pg.Client, socket: Socket, onData: (chunk: Buffer) => void): RawReplication {
+/** How much is read at once. */
+const READ_BYTES = 256 << 10;
+
+type ReadingSocket = {
+  socket: Socket;
+  /** Shows the bytes as they lie in the buffer, good during the call only, instead of giving copies of them as `data`. */
+  show(onData: ((chunk: Buffer) => void) | undefined): void;
+};
+
+/** A socket that reads into one buffer: with a new one for each read, the garbage collector would never rest. */
+function openReadingSocket(): ReadingSocket {
+  let onData: ((chunk: Buffer) => void) | undefined;
+  const socket: Socket = new Socket({
+    onread: {
+      buffer: Buffer.allocUnsafeSlow(READ_BYTES),
+      callback(bytes, buffer) {
+        const chunk = Buffer.from(buffer.buffer, buffer.byteOffset, bytes);
+        if (onData === undefined) socket.emit("data", Buffer.from(chunk));
+        else onData(chunk);
+        return true;
+      },
+    },
+  });
+  return {
+    socket,
+    show(next) {
+      onData = next;
+    },
+  };
+}
+
+function takeSocket(
+  client: pg.Client,
+  socket: Socket,
+  own: ReadingSocket | undefined,
+  onData: (chunk: Buffer) => void,
+): RawReplication {
   const theirs = socket.listeners("data");
   socket.removeAllListeners("data");
-  socket.on("data", onData);
+  if (own === undefined) socket.on("data", onData);
+  else own.show(onData);
   const { connection } = client;
   const send = (method: string, ...args: unknown[]) => {
     const call: unknown = Reflect.get(connection, method);
@@ -135,6 +177,7 @@ function takeSocket(client: pg.Client, socket: Socket, onData: (chunk: Buffer) =
     copyDone: () => send("endCopyFrom"),
     giveBack() {
       socket.off("data", onData);
+      own?.show(undefined);
       for (const listener of theirs) socket.on("data", listener as (chunk: Buffer) => void);
       socket.resume();
     },

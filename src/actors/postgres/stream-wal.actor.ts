@@ -144,6 +144,7 @@ class Stream implements FrameSink {
   walHeader({ start, serverEnd }: { start: bigint; serverEnd: bigint }): void {
     if (this.#phase !== "copying") return;
     this.#options.watch.sourceAt(serverEnd);
+    this.#pipe.sourceAt(serverEnd);
     this.#pipe.expect(start);
   }
 

@@ -34,6 +34,7 @@ export class WalPipe {
   readonly #builder: BlockBuilder;
   readonly #segments = new Map<string, PipeSegment>();
   #current: PipeSegment | undefined;
+  #sourceEnd = 0n;
   #isHigh = false;
   #isEnded = false;
   #settled = Promise.withResolvers<void>();
@@ -96,9 +97,18 @@ export class WalPipe {
     }
   }
 
-  /** All bytes that arrived together are in: they go out at once unless the way is full, then blocks grow. */
+  /** Where the source's own WAL ends, as it says with each message. */
+  sourceAt(end: bigint): void {
+    this.#sourceEnd = end;
+  }
+
+  /**
+   * All bytes that arrived together are in: they go out at once, unless the way is full or the source has a whole block
+   * more that it only needs to send; then blocks grow.
+   */
   endOfRead(): void {
-    if (this.#current?.isCongested === false) this.#send(this.#current);
+    const isBehind = this.#sourceEnd - this.positions.received >= BigInt(this.#options.blockBytes);
+    if (this.#current?.isCongested === false && !isBehind) this.#send(this.#current);
     this.#press();
   }
 

@@ -117,20 +117,45 @@ export class WalWriter {
    * does not belong here, and the failure of an earlier write (KLIO-DISK-FULL, KLIO-STORE-IO).
    */
   append(block: Uint8Array, offset: number): void {
+    const fresh = this.#check(block, offset);
+    if (fresh.length > 0) this.#wait(fresh);
+  }
+
+  /** The same for a block of at most a frame that came compressed: `payload` is stored as it is, `block` not kept. */
+  appendPacked(block: Uint8Array, offset: number, packed: Packed): void {
+    const fresh = this.#check(block, offset);
+    if (fresh.length === 0) return;
+    if (fresh.length < block.length) {
+      this.#wait(Buffer.from(fresh)); // the rest is stored already
+      return;
+    }
+    // What came before it goes into frames of its own.
+    while (this.#pendingBytes > 0) {
+      const { pieces, bytes } = this.#take(MAX_FRAME_RAW_BYTES);
+      this.#slots.push({ packed: packSync(pieces), rawBytes: bytes });
+    }
+    this.#slots.push({ packed, rawBytes: packed.rawBytes });
+    this.#pump();
+  }
+
+  /** What of the block is new. */
+  #check(block: Uint8Array, offset: number): Uint8Array {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#closing !== undefined) throw new KlioError("KLIO-BUG", `${this.name} is closed`);
     if (offset !== this.#receivedBytes)
       throw this.#mismatch(`block at offset ${offset}, expected ${this.#receivedBytes}`);
     if (offset + block.length > this.segmentBytes)
       throw this.#mismatch(`${offset + block.length} bytes for a file of ${this.segmentBytes}`);
-    if (block.length === 0) return;
     const known = Math.min(block.length, Math.max(0, this.#state.rawBytes - offset));
-    if (this.#compared !== undefined) this.#compare(this.#compared, block.subarray(0, known));
+    if (this.#compared !== undefined && block.length > 0) this.#compare(this.#compared, block.subarray(0, known));
     const fresh = block.subarray(known);
     if (fresh.length > 0) this.#state.pages?.check(fresh, offset + known);
     this.#receivedBytes += block.length;
-    if (fresh.length === 0) return;
-    this.#state.hash.update(fresh);
+    if (fresh.length > 0) this.#state.hash.update(fresh);
+    return fresh;
+  }
+
+  #wait(fresh: Uint8Array): void {
     this.#pending.push(fresh);
     this.#pendingBytes += fresh.length;
     this.#pump();

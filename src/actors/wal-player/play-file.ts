@@ -98,7 +98,8 @@ async function sendBlocks(
     const { bytesRead } = await handle.read(buffer, HEADROOM_BYTES, wanted, at);
     if (bytesRead === 0) throw new KlioError("KLIO-USAGE", `${file.path} became shorter while it was sent`);
     await pace.take(bytesRead, signal);
-    if (!upload.send(buffer, HEADROOM_BYTES, HEADROOM_BYTES + bytesRead, () => undefined)) await upload.drained();
+    const block = { buffer, start: HEADROOM_BYTES, end: HEADROOM_BYTES + bytesRead, release: () => undefined };
+    if (!upload.send(block, () => undefined)) await upload.drained();
     at += bytesRead;
     onSent(bytesRead);
   }

@@ -50,7 +50,8 @@ test("each block is confirmed while the file is still open, and `complete` comes
   let sent = 0;
   for (let at = 0; at < 50_000; at += 10_000) {
     segment.copy(buffer, HEADROOM_BYTES, at, at + 10_000);
-    await new Promise<void>((resolve) => call.send(buffer, HEADROOM_BYTES, HEADROOM_BYTES + 10_000, resolve));
+    const block = { buffer, start: HEADROOM_BYTES, end: buffer.length, release: () => undefined };
+    await new Promise<void>((resolve) => call.send(block, resolve));
     sent += 10_000;
     await eventually(() => acks.at(-1)?.durableBytes === sent);
   }
@@ -221,6 +222,7 @@ test("P6: KLIO-CLUSTER-DENIED: a certificate opens its own cluster on every rpc,
     segmentBytes: SEGMENT_BYTES,
     sendToTier2: false,
     fromOffset: 0,
+    packs: false,
     onAck: () => undefined,
   };
   for (const method of ["put", "stream"] as const) {

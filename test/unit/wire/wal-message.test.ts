@@ -1,8 +1,9 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { PutRequestSchema } from "../../../src/proto/generated/klio/wal/v1/wal_pb.ts";
+import { BlockCodec, PutRequestSchema } from "../../../src/proto/generated/klio/wal/v1/wal_pb.ts";
 import {
+  CODEC,
   decodePut,
   encodePut,
   encodePutInPlace,
@@ -34,6 +35,23 @@ test("what is encoded by hand is read by the generated decoder, and the reverse"
       expect({ ...decoded, block: Buffer.from(decoded.block) }).toEqual({ ...given, block: Buffer.from(block) });
     }),
   );
+});
+
+test("a compressed block says its codec and its raw size, and another codec is refused", () => {
+  expect(CODEC).toEqual({ none: BlockCodec.NONE, zstd: BlockCodec.ZSTD });
+  const given = {
+    cluster: "c",
+    walName: "w",
+    segmentBytes: 1 << 24,
+    sendToTier2: true,
+    offset: 8192,
+    packedFrom: 90_000,
+  };
+  const message = encodePut(given, Buffer.from("frame"));
+  expect(fromBinary(PutRequestSchema, message)).toMatchObject({ codec: BlockCodec.ZSTD, rawSize: 90_000n });
+  expect(decodePut(message)).toMatchObject({ ...given, block: Buffer.from("frame") });
+  const other = toBinary(PutRequestSchema, create(PutRequestSchema, { codec: 7 as BlockCodec }));
+  expect(() => decodePut(Buffer.from(other))).toThrow(/codec 7/);
 });
 
 test("in place and copied are the same bytes, and the longest names fit the headroom", () => {

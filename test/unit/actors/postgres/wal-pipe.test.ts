@@ -164,3 +164,19 @@ test("it settles when it was ended and every carrier is", async () => {
   await made.settled;
   expect(() => made.segment(two?.name ?? "")).toThrow(expect.objectContaining({ code: "KLIO-BUG" }));
 });
+
+test("while the source has whole blocks more, blocks are filled; at its end they go out with each read", () => {
+  const { pipe: made, carried } = pipe({ blockBytes: 65_536 });
+  made.sourceAt(200_000n);
+  for (let at = 0; at < 200_000; at += 20_000) {
+    made.append(Buffer.alloc(20_000, at), 0, 20_000);
+    made.endOfRead();
+  }
+  const [segment] = carried.values();
+  expect(segment?.blocks.slice(0, 2)).toEqual([65_536, 65_536]);
+  expect(segment?.bytes).toHaveLength(200_000);
+  made.sourceAt(200_300n);
+  made.append(Buffer.alloc(300), 0, 300);
+  made.endOfRead();
+  expect(segment?.blocks.at(-1)).toBe(300);
+});
