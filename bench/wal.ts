@@ -1,0 +1,33 @@
+// The price of Klio's WAL path beside pg_receivewal --synchronous: commit latency, bulk ingest, restore feed, memory, distance.
+// Needs pg_receivewal and pgbench of PostgreSQL's client package on PATH. Parts can be named: `npm run bench wal bulk commit`.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { openForWalking } from "../src/demo/run-as.ts";
+import type { Figure } from "./run.ts";
+import { benchBulk, bulkClusters } from "./wal/bulk.ts";
+import { benchCommits, COMMIT_CLUSTER } from "./wal/commit.ts";
+import { WalBench } from "./wal/stage.ts";
+import { makeWal } from "./wal/workload.ts";
+
+const MIB = 1 << 20;
+
+export async function benchWal(parts: readonly string[]): Promise<Figure[]> {
+  const wants = (part: string) => parts.length === 0 || parts.includes(part);
+  const rounds = Number(process.env.KLIO_BENCH_ROUNDS ?? 5);
+  const directory = mkdtempSync(join(tmpdir(), "klio-bench-"));
+  openForWalking(directory);
+  try {
+    await using bench = await WalBench.open(directory, [...bulkClusters(rounds), COMMIT_CLUSTER]);
+    const say = (text: string) => void process.stderr.write(`${text}\n`);
+    say("making WAL");
+    const ranges = await makeWal(bench, Number(process.env.KLIO_BENCH_MIB ?? 1024) * MIB);
+    for (const { kind, bytes } of ranges) say(`${kind}: ${(bytes / MIB).toFixed(0)} MiB`);
+    const figures: Figure[] = [];
+    if (wants("bulk")) figures.push(...(await benchBulk(bench, ranges, rounds)));
+    if (wants("commit")) figures.push(...(await benchCommits(bench, rounds, 5)));
+    return figures;
+  } finally {
+    if (process.env.KLIO_BENCH_KEEP === undefined) rmSync(directory, { recursive: true, force: true });
+  }
+}
