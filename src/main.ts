@@ -21,3 +21,9 @@ await runProgram({
     process.exitCode = status;
   },
 });
+
+// The work is done. A last export to a collector that does not answer was given up, but its connection and timers would keep the
+// process for as long as its timeouts are; what was printed goes out first.
+const printed = (stream: NodeJS.WriteStream) => new Promise((resolve) => stream.write("", resolve));
+await Promise.all([process.stdout, process.stderr].map(printed));
+process.exit();

@@ -6,6 +6,7 @@ import { createCertificates } from "../../../src/demo/certificates.ts";
 import type { StateMeta } from "../../../src/telemetry/state-telemetry.ts";
 import { SHUTDOWN_LIMIT_MS, startTelemetry, type Telemetry } from "../../../src/telemetry/telemetry.ts";
 import { eventually } from "../../support/eventually.ts";
+import { sentSpans } from "../../support/otlp-decode.ts";
 import { type OtlpReceiver, otlpOverGrpc, otlpOverHttp } from "../../support/otlp-receiver.ts";
 import { temporaryDirectory } from "../../support/temporary-directory.ts";
 import { testLog } from "../../support/test-log.ts";
@@ -111,6 +112,25 @@ describe.each(["grpc", "http/protobuf"] as const)("over %s", (protocol) => {
     const startedMs = performance.now();
     await telemetry.shutdown();
     expect(performance.now() - startedMs).toBeLessThan(SHUTDOWN_LIMIT_MS + 1_000);
+    expect(log.events().filter((event) => event === "telemetry.failed")).toHaveLength(1);
+  });
+
+  test("behind a collector that never answers a bounded number of spans waits, the rest is dropped and told", async () => {
+    await using place = await scene(protocol);
+    const { receiver, client } = place;
+    const log = testLog();
+    const bounds = { OTEL_BSP_MAX_QUEUE_SIZE: "64", OTEL_BSP_MAX_EXPORT_BATCH_SIZE: "16" };
+    const env = { ...client, ...bounds, OTEL_METRICS_EXPORTER: "none", OTEL_EXPORTER_OTLP_TIMEOUT: "60000" };
+    const telemetry = await startTelemetry({ service: "klio-server", env, log });
+    receiver.behave("hang");
+    for (let i = 0; i < 16; i++) work(telemetry);
+    await eventually(() => receiver.requests.length > 0, { what: "the export" });
+    for (let i = 0; i < 1_000; i++) work(telemetry);
+    receiver.behave("accept");
+    await telemetry.shutdown();
+    const spans = sentSpans(receiver).flatMap(({ entries }) => entries);
+    expect(spans).toHaveLength(16 + 64);
+    // Told once more room is there; here, by the end that one export was still waited for.
     expect(log.events().filter((event) => event === "telemetry.failed")).toHaveLength(1);
   });
 
