@@ -113,8 +113,8 @@ export const walFetch = setup({
   }),
   meta: {
     telemetry: {
-      span: "get_wal",
-      tracer: "klio.wal_server",
+      span: "fetch_wal",
+      tracer: "klio.wal_client",
       attributes: { cluster_name: "cluster", wal_name: "name", tier: "from" },
     },
   },

@@ -38,7 +38,18 @@ export const spans = {
     ["cluster_name", "wal_name"],
     "the same segment on the server, child of manage_wal_stream through gRPC metadata",
   ),
-  get_wal: span("contract", "klio.wal_server", ["cluster_name", "wal_name", "tier"], "a WAL file served to a restore"),
+  get_wal: span(
+    "contract",
+    "klio.wal_server",
+    ["cluster_name", "wal_name", "tier"],
+    "a WAL file served to a restore, child of the caller's span through gRPC metadata",
+  ),
+  fetch_wal: span(
+    "own",
+    "klio.wal_client",
+    ["cluster_name", "wal_name", "tier"],
+    "a WAL file on its way to a recovery, over all tiers and attempts; not told by a get-wal for a single file",
+  ),
   tier2_upload: span(
     "contract",
     "klio.consumer",

@@ -54,6 +54,8 @@ const pod = (container: string) => ({
 
 let place: TestStage;
 let restorer: Environment;
+/** A file that a restore asks for. */
+let walName: string;
 let collector: OtlpReceiver;
 let spans: SentSpan[];
 let sent: Record<"spans" | "metrics", { resource: Record<string, unknown>; entries: unknown[] }[]>;
@@ -94,15 +96,27 @@ beforeAll(async () => {
   expect((await backup("first", ["--enable-tier2-backup"])).code).toBe(0);
   const { signal } = new AbortController();
   await eventually(() => isRelayed(stage, "first", signal), { timeoutMs: 60_000, what: "the backup on tier 2" });
+  await stage.postgres.query("create table t as select 1"); // the backup has just begun a new file
+  const [row] = await stage.postgres.query("select pg_walfile_name(pg_current_wal_insert_lsn()) as name");
+  walName = String(row?.name);
   await stage.postgres.query("select pg_switch_wal()");
-  const names = () => sentSpans(collector).flatMap(({ entries }) => entries.map(({ name }) => name));
-  await eventually(() => names().includes("tier2_backup") && names().includes("tier2_upload"), { timeoutMs: 60_000 });
-  await klio({
-    program: stage.program,
-    env: { ...stage.clientEnv, ...restorer },
-    runAs: stage.runAs,
-    args: ["restore", join(stage.clientEnv.HOME ?? "", "restored"), "--config", stage.surroundings.sidecarConfig],
-  });
+  const isSent = (name: string, attribute: string, value: string) =>
+    sentSpans(collector).some(({ entries }) =>
+      entries.some((span) => span.name === name && span.attributes[attribute] === value),
+    );
+  await eventually(() => isSent("tier2_backup", "backup.name", "first"), { timeoutMs: 60_000 });
+  await eventually(() => isSent("tier2_upload", "wal_name", walName), { timeoutMs: 60_000 });
+  const home = stage.clientEnv.HOME ?? "";
+  for (const args of [
+    ["restore", join(home, "restored")],
+    ["get-wal", walName, join(home, "fetched")],
+  ])
+    await klio({
+      program: stage.program,
+      env: { ...stage.clientEnv, ...restorer },
+      runAs: stage.runAs,
+      args: [...args, "--config", stage.surroundings.sidecarConfig],
+    });
   // Metrics go out each minute, and at the end.
   expect(await stage.sidecar.stop()).toBe(0);
   expect(await stage.server.stop()).toBe(0);
@@ -242,10 +256,20 @@ test("a restore is one trace of its own", () => {
   ]);
 });
 
+test("a WAL file that a restore asks for is a span of the server", () => {
+  expect(treeOf(spans.filter(({ name }) => name === "get_wal"))).toEqual([
+    {
+      name: "get_wal",
+      tracer: "klio.wal_server",
+      service: "klio-server",
+      attributes: { cluster_name: "demo", wal_name: walName, tier: "tier1" },
+    },
+  ]);
+});
+
 test("a WAL segment is one trace over both processes, and its upload is linked to it", () => {
-  const upload = spans.find(({ name }) => name === "tier2_upload");
-  const ofSegment = spans.filter(({ attributes }) => attributes.wal_name === upload?.attributes.wal_name);
-  const attributes = { cluster_name: "demo", wal_name: upload?.attributes.wal_name };
+  const ofSegment = spans.filter(({ name, attributes }) => name !== "get_wal" && attributes.wal_name === walName);
+  const attributes = { cluster_name: "demo", wal_name: walName };
   expect(treeOf(ofSegment)).toEqual([
     {
       name: "manage_wal_stream",

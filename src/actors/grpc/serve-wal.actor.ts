@@ -13,8 +13,9 @@ import { KlioError } from "../../errors.ts";
 import type { WalInterrupted } from "../../machines/wal-ingest.machine.ts";
 import * as pb from "../../proto/generated/klio/wal/v1/wal_pb.ts";
 import type { WalStore } from "../spool/wal-store.ts";
-import { type Caller, callerOf, requireOwnCluster, serverStream, signalOf, traceparentOf, unary } from "./handlers.ts";
+import { type Caller, callerOf, requireOwnCluster, signalOf, traceparentOf, unary } from "./handlers.ts";
 import { listWal } from "./list-wal.ts";
+import { getMethod } from "./serve-get.ts";
 import { type GrpcServer, type ServerTlsFiles, serveGrpc } from "./serve-grpc.ts";
 import { Ingest, type IngestTelemetry } from "./serve-ingest.ts";
 import { WAL_SERVICE, walDefinition } from "./wal-methods.ts";
@@ -128,18 +129,6 @@ function requireSegmentName(name: string): string {
   const { kind } = requireWalName(name);
   if (kind !== "segment" && kind !== "partial") throw new KlioError("KLIO-NAME-INVALID", `${name} is no WAL segment`);
   return name.slice(0, 24);
-}
-
-function getMethod({ reader, log }: ServeWalOptions) {
-  return serverStream<pb.GetRequest, pb.GetResult>("Get", log, async function* (request, call) {
-    const cluster = requireOwnCluster(call, request.clusterName);
-    const { name } = requireWalName(request.walName);
-    const opened = await reader.open(cluster, name, signalOf(call));
-    if (opened === undefined) throw new KlioError("KLIO-WAL-MISSING", `${reader.tier} has no ${name} of ${cluster}`);
-    const segmentSize = BigInt(opened.segmentBytes);
-    for await (const walBlock of opened.blocks) yield create(pb.GetResultSchema, { walBlock, segmentSize });
-    yield create(pb.GetResultSchema, { segmentSize });
-  });
 }
 
 function positionMethods({ store, log, onSource = nothing }: ServeWalOptions) {

@@ -51,6 +51,11 @@ export const importTable: Readonly<Record<string, Rule>> = {
 
 export const importExceptions: readonly Exception[] = [
   {
+    path: "src/actors/grpc/serve-get.ts",
+    to: "src/machines/wal-serving.machine.ts",
+    reason: "each call is a walServing of its own: whoever takes the call starts the machine",
+  },
+  {
     path: "src/actors/grpc/serve-ingest.ts",
     to: "src/machines/wal-ingest.machine.ts",
     reason: "each call is a walIngest of its own: whoever takes the call starts the machine",
