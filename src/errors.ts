@@ -48,6 +48,8 @@ const row = (kind: ErrorKind, exit: number, grpc: number, reason: string, cure: 
   cure,
 });
 const [g, x] = [grpcStatus, exitStatus];
+/** What only another configuration, or another thing in its place, can help. */
+const mend = (reason: string, cure: string) => row("fatal", x.usage, g.FAILED_PRECONDITION, reason, cure);
 
 export const errorTable = {
   // configuration and start
@@ -58,17 +60,8 @@ export const errorTable = {
     "ConfigurationInvalid",
     "correct the listed keys and start again",
   ),
-  "KLIO-KEY-FILE": row(
-    "fatal",
-    x.usage,
-    g.FAILED_PRECONDITION,
-    "KeyFileInvalid",
-    "check the encryption key file, the identity file and their permissions",
-  ),
-  "KLIO-KEY-MISMATCH": row(
-    "fatal",
-    x.usage,
-    g.FAILED_PRECONDITION,
+  "KLIO-KEY-FILE": mend("KeyFileInvalid", "check the encryption key file, the identity file and their permissions"),
+  "KLIO-KEY-MISMATCH": mend(
     "KeyMismatch",
     "use the key file this repository was created with; a repository key cannot be changed afterwards",
   ),
@@ -290,28 +283,10 @@ export const errorTable = {
     "RestoreRefused",
     "choose a target that the stored backups and WAL reach",
   ),
-  "KLIO-RESTORE-TARGET": row(
-    "fatal",
-    x.usage,
-    g.FAILED_PRECONDITION,
-    "RestoreDestination",
-    "restore into an empty directory that no server uses",
-  ),
+  "KLIO-RESTORE-TARGET": mend("RestoreDestination", "restore into an empty directory that no server uses"),
   // tier 2 and queue
-  "KLIO-S3-CREDENTIALS": row(
-    "fatal",
-    x.usage,
-    g.FAILED_PRECONDITION,
-    "S3CredentialsRefused",
-    "check access key, secret key and session token",
-  ),
-  "KLIO-S3-BUCKET": row(
-    "fatal",
-    x.usage,
-    g.FAILED_PRECONDITION,
-    "S3BucketMissing",
-    "create the bucket or correct tier2.s3.bucket_name",
-  ),
+  "KLIO-S3-CREDENTIALS": mend("S3CredentialsRefused", "check access key, secret key and session token"),
+  "KLIO-S3-BUCKET": mend("S3BucketMissing", "create the bucket or correct tier2.s3.bucket_name"),
   "KLIO-S3-DOWN": row(
     "retryable",
     x.unavailable,
@@ -347,6 +322,7 @@ export const errorTable = {
     "QueueUnavailable",
     "see the log lines of nats-server; the reconciler makes up for lost tasks",
   ),
+  "KLIO-QUEUE-REFUSED": mend("QueueRefused", "correct the queue.… options, or what the NATS server allows this user"),
   "KLIO-QUEUE-MESSAGE": row(
     "fatal",
     x.unavailable,
@@ -354,13 +330,7 @@ export const errorTable = {
     "QueueMessageInvalid",
     "the message is dropped; if a file was meant, the reconciler finds it",
   ),
-  "KLIO-TIER-MISSING": row(
-    "fatal",
-    x.usage,
-    g.FAILED_PRECONDITION,
-    "TierNotConfigured",
-    "configure this tier or ask another one",
-  ),
+  "KLIO-TIER-MISSING": mend("TierNotConfigured", "configure this tier or ask another one"),
   // the rest
   "KLIO-CANCELLED": row("retryable", x.tryAgain, g.CANCELLED, "Cancelled", "start it again when wanted"),
   "KLIO-USAGE": row("fatal", x.usage, g.INVALID_ARGUMENT, "UsageError", "see --help"),

@@ -45,6 +45,20 @@ export type S3Config = {
   customCaBundleFile?: string;
 };
 
+/** An external NATS with JetStream. */
+export type QueueConfig = {
+  /** Comma separated. */
+  url: string;
+  namespace: string;
+  user?: string;
+  passwordFile?: string;
+  credentialsFile?: string;
+  caCert?: string;
+  clientCert?: string;
+  clientKey?: string;
+  replicas: number;
+};
+
 export type Tier1Config = KeyFiles & {
   base: { cache: string; repository: string; listenAddress: string };
   wal: { listenAddress: string; path: string };
@@ -61,8 +75,9 @@ export type ServerConfig = {
   tls: { cert: string; key: string; clientCaCert: string };
   tier1?: Tier1Config;
   tier2?: Tier2Config;
-  /** Required with tier 1. */
+  /** With tier 1 one of the two: the embedded queue's directory, or an external one. */
   queueDirectory?: string;
+  queue?: QueueConfig;
   /** `host:port` of health and console. */
   consoleListenAddress: string;
   adminSocketPath: string;

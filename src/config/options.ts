@@ -114,7 +114,36 @@ export const serverOptions: readonly OptionSpec[] = [
   option("tier2.s3.secret_access_key", text, "secret key", "Secret of tier2.s3.access_key_id.", { secret: true }),
   option("tier2.s3.session_token", text, "session token", "For temporary credentials.", { secret: true }),
   file("tier2.s3.custom_ca_bundle_file", "CA certificates (PEM) in place of the system's.", { required: false }),
-  directory("queue_directory", "Directory of the task queue; required with tier 1."),
+  directory("queue_directory", "Directory of the embedded task queue; required with tier 1, unless queue.url is set."),
+  option(
+    "queue.url",
+    text.refine((v) => v.split(",").every((one) => /^(nats|tls):\/\/[^\s/]+$/.test(one.trim()))),
+    "nats:// or tls:// URLs, comma separated",
+    "Servers of an external NATS with JetStream, in place of the embedded queue.",
+  ),
+  option(
+    "queue.namespace",
+    text.regex(/^[a-z0-9][a-z0-9_-]{0,31}$/),
+    "a to z, 0 to 9, - and _, up to 32 characters",
+    "Keeps this server's streams apart from those of others on the same NATS; required with queue.url, and different for each server.",
+  ),
+  option("queue.user", text, "name of a user", "User on the external NATS; with queue.password_file."),
+  file("queue.password_file", "Password of queue.user; read at each connection.", { required: false }),
+  file(
+    "queue.credentials_file",
+    "NATS credentials (JWT and seed), in place of user and password; read at each connection.",
+    {
+      required: false,
+    },
+  ),
+  file("queue.ca_cert", "CA certificates (PEM) the external NATS is trusted by; the system's when unset.", {
+    required: false,
+  }),
+  file("queue.client_cert", "Client certificate (PEM) for the external NATS.", { required: false }),
+  file("queue.client_key", "Private key of queue.client_cert (PEM).", { required: false }),
+  option("queue.replicas", integer(1, 5), "1 to 5", "Copies that the external NATS keeps of each stream.", {
+    default: 1,
+  }),
   option(
     "console_listen_address",
     address,

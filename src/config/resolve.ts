@@ -2,7 +2,7 @@
 // one. Pure: gets the texts, gives the configuration or all faults at once.
 import { parse } from "yaml";
 import { errorText, KlioError } from "../errors.ts";
-import type { ClientConfig, Environment, ServerConfig, SourceConfig, TlsFiles } from "./config.ts";
+import type { ClientConfig, Environment, QueueConfig, ServerConfig, SourceConfig, TlsFiles } from "./config.ts";
 import { clientOptions, type OptionSpec, serverOptions, variableOf } from "./options.ts";
 
 type Fault = { key: string; value?: string; problem: string };
@@ -109,9 +109,7 @@ export function resolveServerConfig(
   const withRegion =
     env.TIER2_S3_REGION || env.AWS_REGION ? { ...env, TIER2_S3_REGION: env.TIER2_S3_REGION || env.AWS_REGION } : env;
   const isDue = (key: string) =>
-    key.startsWith("tls.") ||
-    (tiers.tier1 && (key.startsWith("tier1.") || key === "queue_directory")) ||
-    (tiers.tier2 && key.startsWith("tier2."));
+    key.startsWith("tls.") || (tiers.tier1 && key.startsWith("tier1.")) || (tiers.tier2 && key.startsWith("tier2."));
   const values = readOptions(serverOptions, text, withRegion, isDue, faults, warnings);
   const v = reader(values);
   if (!tiers.tier1 && !tiers.tier2)
@@ -120,6 +118,7 @@ export function resolveServerConfig(
     faults.push({ key: "tier2.s3.enabled", problem: "the S3 configuration is missing: must be true with --tier2" });
   if (v.has("tier2.s3.access_key_id") !== v.has("tier2.s3.secret_access_key"))
     faults.push({ key: "tier2.s3.access_key_id, tier2.s3.secret_access_key", problem: "give both or neither" });
+  if (tiers.tier1) faults.push(...queueFaults(v));
   if (tiers.tier1 && tiers.tier2 && v.has("tier2.cache") && v.text("tier2.cache") === v.text("tier1.base.cache"))
     faults.push({
       key: "tier2.cache",
@@ -170,7 +169,7 @@ export function resolveServerConfig(
           },
           wal: { listenAddress: v.text("tier1.wal.listen_address"), path: v.text("tier1.wal.path") },
         },
-        queueDirectory: v.text("queue_directory"),
+        ...(v.has("queue.url") ? { queue: queueOf(v) } : { queueDirectory: v.text("queue_directory") }),
       }),
       ...(tiers.tier2 && {
         tier2: {
@@ -189,6 +188,45 @@ export function resolveServerConfig(
       consoleListenAddress: v.text("console_listen_address"),
       adminSocketPath: tiers.adminSocketPath,
     },
+  };
+}
+
+function queueFaults(v: ReturnType<typeof reader>): Fault[] {
+  const faults: Fault[] = [];
+  const both = (one: string, other: string) => {
+    if (v.has(one) !== v.has(other)) faults.push({ key: `${one}, ${other}`, problem: "give both or neither" });
+  };
+  if (!v.has("queue.url")) {
+    if (!v.has("queue_directory"))
+      faults.push({
+        key: "queue_directory",
+        problem: "is missing (absolute path of a directory; or set QUEUE_DIRECTORY; or queue.url for an external NATS)",
+      });
+    return faults;
+  }
+  if (!v.has("queue.namespace"))
+    faults.push({ key: "queue.namespace", problem: "is missing: with queue.url each server needs one of its own" });
+  both("queue.user", "queue.password_file");
+  both("queue.client_cert", "queue.client_key");
+  if (v.has("queue.user") && v.has("queue.credentials_file"))
+    faults.push({ key: "queue.user, queue.credentials_file", problem: "give one of the two" });
+  return faults;
+}
+
+function queueOf(v: ReturnType<typeof reader>): QueueConfig {
+  const files = {
+    user: "user",
+    passwordFile: "password_file",
+    credentialsFile: "credentials_file",
+    caCert: "ca_cert",
+    clientCert: "client_cert",
+    clientKey: "client_key",
+  };
+  return {
+    url: v.text("queue.url"),
+    namespace: v.text("queue.namespace"),
+    replicas: v.number("queue.replicas"),
+    ...optionals(files, (key) => v.optional(`queue.${key}`)),
   };
 }
 

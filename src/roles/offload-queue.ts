@@ -1,9 +1,13 @@
 // The embedded queue server and the connection to it, or the connection to an external one.
+import { setTimeout as wait } from "node:timers/promises";
+import { lateQueue } from "../actors/jetstream/late-queue.ts";
 import { embedQueue } from "../actors/jetstream/nats-server.ts";
 import { openQueue, type Queue, type QueueAddress } from "../actors/jetstream/queue.ts";
+import { backoffMs } from "../domain/backoff.ts";
 import type { Log } from "../domain/log.ts";
-import type { KlioError } from "../errors.ts";
+import { KlioError } from "../errors.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
+import { queueNames } from "../wire/subject.ts";
 import { superviseChild } from "./supervise.ts";
 
 export type QueueSource =
@@ -16,6 +20,8 @@ export type RunningQueue = {
   failed: Promise<KlioError>;
   /** Process id of the embedded server, 0 when it is down or elsewhere. */
   pid(): number;
+  /** For people. */
+  state(): string;
   close(): Promise<void>;
 };
 
@@ -26,7 +32,52 @@ function logLine(log: Log, line: string): void {
   else log.debug("queue.server", message ?? line);
 }
 
-/** Rejects with KLIO-QUEUE-DOWN when the queue cannot be had. */
+const AGAIN = { firstMs: 500, factor: 2, limitMs: 15_000 };
+
+/** A queue that is away now is awaited in the background: WAL reception does not depend on it. Rejects with KLIO-QUEUE-REFUSED. */
+async function openExternal(address: QueueAddress, log: Log, signal: AbortSignal): Promise<RunningQueue> {
+  const stop = new AbortController();
+  const stopped = AbortSignal.any([signal, stop.signal]);
+  const again = async (first: KlioError): Promise<Queue> => {
+    let told = first.message;
+    log.warn("queue.away", `${told}; tasks wait in memory, and the reconciler finds what is lost`, {
+      code: first.code,
+    });
+    for (let attempt = 1; ; attempt++) {
+      await wait(backoffMs(AGAIN, attempt, Math.random()), undefined, { signal: stopped });
+      try {
+        const queue = await openQueue(address, { log, signal: stopped });
+        log.info("queue.reached", `the queue is there after ${attempt} further attempts`, { attempts: attempt });
+        return queue;
+      } catch (error) {
+        if (!(error instanceof KlioError) || error.kind === "bug") throw error;
+        if (error.message !== told) log.warn("queue.away", error.message, { code: error.code });
+        told = error.message;
+      }
+    }
+  };
+  const open = async (): Promise<Queue> => {
+    try {
+      return await openQueue(address, { log, signal });
+    } catch (error) {
+      if (!(error instanceof KlioError) || error.code !== "KLIO-QUEUE-DOWN") throw error;
+      return lateQueue(queueNames(address.namespace), again(error));
+    }
+  };
+  const queue = await open();
+  return {
+    queue,
+    failed: new Promise(() => undefined),
+    pid: () => 0,
+    state: () => (queue.isUp() ? `connected to ${address.url}` : `not connected to ${address.url}`),
+    async close() {
+      stop.abort();
+      await queue[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Rejects with KLIO-QUEUE-DOWN when the embedded queue cannot be had, KLIO-QUEUE-REFUSED when an external one refuses us. */
 export async function runQueue(options: {
   source: QueueSource;
   telemetry: Telemetry;
@@ -34,15 +85,7 @@ export async function runQueue(options: {
   signal: AbortSignal;
 }): Promise<RunningQueue> {
   const { source, telemetry, log, signal } = options;
-  if (source.kind === "external") {
-    const queue = await openQueue(source.address, { log, signal });
-    return {
-      queue,
-      failed: new Promise(() => undefined),
-      pid: () => 0,
-      close: async () => queue[Symbol.asyncDispose](),
-    };
-  }
+  if (source.kind === "external") return openExternal(source.address, log, signal);
   const { executable, directory } = source;
   const embedded = await embedQueue({ executable, directory, onLine: (line) => logLine(log, line) });
   const child = await superviseChild({
@@ -60,6 +103,7 @@ export async function runQueue(options: {
       queue,
       failed: child.failed,
       pid: child.pid,
+      state: () => (child.pid() === 0 ? "restarting" : "running"),
       async close() {
         await queue[Symbol.asyncDispose]();
         await child.stop();

@@ -69,6 +69,8 @@ export type OffloadRole = Omit<BackupDesk, "enqueueBackup"> & {
   readonly failed: Promise<KlioError>;
   /** Process id of the embedded queue server, 0 while it is down. */
   queuePid(): number;
+  /** For people. */
+  queueState(): { ready: boolean; detail: string };
   /** Running uploads are interrupted, their tasks stay. Safe to call twice. */
   stop(): Promise<void>;
 };
@@ -199,6 +201,8 @@ class Offload implements OffloadRole {
   queuePid(): number {
     return this.#running.pid();
   }
+
+  readonly queueState = () => ({ ready: true, detail: this.#running.state() });
 
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();

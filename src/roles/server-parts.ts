@@ -21,6 +21,7 @@ import type { Telemetry } from "../telemetry/telemetry.ts";
 import { watchBaseBackups } from "./base-metrics.ts";
 import { type OffloadRole, startOffload } from "./offload.ts";
 import { readOnlyAdmin } from "./offload-admin.ts";
+import type { QueueSource } from "./offload-queue.ts";
 import { ReadinessBoard } from "./server-readiness.ts";
 import { type StatusSources, serverStatus } from "./server-status.ts";
 import { openTier1, type Tier1 } from "./server-tier1.ts";
@@ -95,7 +96,7 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
   const tier1 = await openTier1({ config: tier1Config, kopia: context.tools.kopia, report: telemetry.record, log });
   parts.defer(() => tier1.store.close());
   parts.use(tier1.repository);
-  const { tier2: tier2Config, queueDirectory } = config;
+  const { tier2: tier2Config } = config;
   let frontierOf = (_cluster: string): Frontier => noFrontier;
   const exposure = watchExposure({
     telemetry,
@@ -135,7 +136,7 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
     repository: tier1.repository,
     ...(tier2 !== undefined && { tier2: { prefix: tier2Config?.s3.prefix ?? "", whenOpen: tier2.opened } }),
     exposure: exposure.read,
-    queue: { kind: "embedded", executable: findTool("nats-server", env), directory: queueDirectory ?? "" },
+    queue: queueSource(config, env, tier1.keyId),
     telemetry,
     log,
     signal,
@@ -143,11 +144,35 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
   parts.defer(() => offload.stop());
   frontierOf = (cluster) => offload.frontier(cluster);
   offload.failed.then((error) => context.failed(failureOf(error)));
-  board.add("queue", () => ({ ready: true, detail: offload.queuePid() === 0 ? "restarting" : "running" }), {
-    required: false,
-  });
+  board.add("queue", offload.queueState, { required: false });
   await serveTier1(context, tier1, offload, { exposure, contact }, tier1Config);
   await serveAdminSocket(context, offload.admin);
+}
+
+/** `owner`: a name for this server's tier 1 that outlives a restart. */
+function queueSource({ queue, queueDirectory }: ServerConfig, env: Environment, owner: string): QueueSource {
+  if (queue === undefined)
+    return { kind: "embedded", executable: findTool("nats-server", env), directory: queueDirectory ?? "" };
+  const { url, namespace, replicas, user, passwordFile, credentialsFile, caCert, clientCert, clientKey } = queue;
+  const tls = {
+    ...(caCert !== undefined && { caFile: caCert }),
+    ...(clientCert !== undefined && { certFile: clientCert }),
+    ...(clientKey !== undefined && { keyFile: clientKey }),
+  };
+  return {
+    kind: "external",
+    address: {
+      url,
+      namespace,
+      replicas,
+      owner,
+      isExternal: true,
+      ...(user !== undefined && { user }),
+      ...(passwordFile !== undefined && { passwordFile }),
+      ...(credentialsFile !== undefined && { credentialsFile }),
+      ...((url.includes("tls://") || Object.keys(tls).length > 0) && { tls }),
+    },
+  };
 }
 
 async function serveTier1(

@@ -17,7 +17,8 @@ import type { Log } from "../domain/log.ts";
 import { unwrap } from "../domain/outcome.ts";
 import { requireWhole } from "./server-tier2.ts";
 
-export type Tier1 = { store: WalStore; repository: KopiaRepository };
+/** `keyId`: of the master key; tells this tier 1 from every other, and nothing about the key. */
+export type Tier1 = { store: WalStore; repository: KopiaRepository; keyId: string };
 
 /**
  * Verifies what exists, then creates what is missing; with a wrong key, or half a tier, nothing is touched. Rejects with the
@@ -56,7 +57,7 @@ export async function openTier1(options: {
   const masterKey = existing ?? (await createRepositoryKey(directory, passPhrase));
   const store = await WalStore.open({ directory, masterKey, log, report });
   try {
-    return { store, repository: unwrap(await openSnapshotRepository(repositoryOptions)) };
+    return { store, repository: unwrap(await openSnapshotRepository(repositoryOptions)), keyId: masterKey.id };
   } catch (error) {
     await store.close();
     throw error;

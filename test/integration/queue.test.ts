@@ -199,7 +199,7 @@ test("the server listens on loopback only, refuses strangers, and its password l
   const { url } = server.embedded;
   await expect(connect({ servers: url, reconnect: false })).rejects.toThrow(/Authorization/);
   const address = { url, user: "klio", password: "guess", namespace: "", replicas: 1 };
-  await expect(openQueue(address, { log: testLog() })).rejects.toMatchObject({ code: "KLIO-QUEUE-DOWN" });
+  await expect(openQueue(address, { log: testLog() })).rejects.toMatchObject({ code: "KLIO-QUEUE-REFUSED" });
 });
 
 test("killed with -9 the server comes back on its port with every task; the source goes on by itself", async () => {

@@ -8,6 +8,30 @@ export function isNotFound(error: unknown): boolean {
   return error instanceof Error && (error as NatsError).api_error?.code === 404;
 }
 
+/** Codes of the client, and of TLS, that only another configuration can help. */
+const REFUSALS: Readonly<Record<string, string>> = {
+  ACCOUNT_EXPIRED: "the account has expired",
+  AUTHENTICATION_EXPIRED: "the credentials have expired",
+  AUTHENTICATION_TIMEOUT: "the server got no credentials in time",
+  AUTHORIZATION_VIOLATION: "user, password or credentials are wrong",
+  BAD_AUTHENTICATION: "the server wants credentials",
+  BAD_CREDS: "not a file of NATS credentials",
+  PERMISSIONS_VIOLATION: "the user may not do this",
+};
+const TLS_CODE = /^(ERR_TLS|ERR_SSL|ERR_OSSL|CERT_|SELF_SIGNED|DEPTH_ZERO|UNABLE_TO)/;
+
+type Coded = { code?: unknown; chainedError?: unknown };
+const codeOf = (error: unknown) => String((error as Coded | undefined)?.code ?? "");
+
+/** A failure to connect: what a person must mend is told apart from a server that is away. */
+export function classifyConnecting(error: unknown): Failure {
+  const { chainedError } = error as Coded;
+  const tls = [error, chainedError].find((one) => TLS_CODE.test(codeOf(one)));
+  const why = tls === undefined ? REFUSALS[codeOf(error)] : `TLS: ${errorText(tls)} (${codeOf(tls)})`;
+  if (why !== undefined) return failure("KLIO-QUEUE-REFUSED", `the queue at the other end refuses us: ${why}`);
+  return failure("KLIO-QUEUE-DOWN", `cannot connect to the queue: ${errorText(error)}`);
+}
+
 /** Every trouble with the queue is passing: tasks are hints, and the reconciler makes up for lost ones. */
 export function classifyQueue(error: unknown, what: string): Failure {
   return failure("KLIO-QUEUE-DOWN", `${what}: ${errorText(error)}`);

@@ -9,13 +9,14 @@ import {
   type JetStreamClient,
   type JetStreamManager,
   type NatsConnection,
+  usernamePasswordAuthenticator,
 } from "nats";
 import type { Log } from "../../domain/log.ts";
-import { type Outcome, ok } from "../../domain/outcome.ts";
+import { failureOf, type Outcome, ok } from "../../domain/outcome.ts";
 import { errorText, KlioError } from "../../errors.ts";
 import { type BackupMessage, type DeadLetter, encodeMessage, type WalMessage } from "../../wire/queue-message.ts";
 import { clusterOfSubject, type QueueNames, queueNames, type TaskKind } from "../../wire/subject.ts";
-import { classifyQueue, isNotFound } from "./classify.ts";
+import { classifyConnecting, classifyQueue, isNotFound } from "./classify.ts";
 import { ensureStreams } from "./streams.ts";
 
 /** Where the queue is. Embedded: `url` with user and password. External: `url` (comma separated) with what it needs. */
@@ -23,12 +24,19 @@ export type QueueAddress = {
   url: string;
   user?: string;
   password?: string;
+  /** In place of `password`; read at each connection. */
+  passwordFile?: string;
   /** NATS credentials file (JWT and seed), read at each connection. */
   credentialsFile?: string;
+  /** Present: TLS is wanted, whatever the server says. */
   tls?: { caFile?: string; certFile?: string; keyFile?: string };
   /** One token; keeps servers on one external queue apart. Empty on the embedded one. */
   namespace: string;
   replicas: number;
+  /** Then the first connection is tried once; the embedded server is awaited. */
+  isExternal?: boolean;
+  /** Names the server whose streams these are; streams of another one are refused. */
+  owner?: string;
 };
 
 export type QueueStatus = {
@@ -46,6 +54,7 @@ export interface Queue extends AsyncDisposable {
   readonly connection: NatsConnection;
   readonly js: JetStreamClient;
   readonly jsm: JetStreamManager;
+  isUp(): boolean;
   /** Makes streams and consumers; calls the `onLost` listeners when they had been lost. */
   ensure(): Promise<Outcome<void>>;
   onLost(listener: () => void): void;
@@ -67,6 +76,12 @@ type PublishOptions = { id: string; headers?: Readonly<Record<string, string>> }
 const RECONNECT_WAIT_MS = 250;
 const REQUEST_LIMIT_MS = 5_000;
 
+const TLS_OPTIONS: Readonly<Record<string, string>> = {
+  caFile: "queue.ca_cert",
+  certFile: "queue.client_cert",
+  keyFile: "queue.client_key",
+};
+
 function readSecret(file: string, key: string): Uint8Array {
   try {
     return readFileSync(file);
@@ -77,16 +92,25 @@ function readSecret(file: string, key: string): Uint8Array {
 
 /**
  * Resolves once connected (an embedded server may still be starting) with streams and consumers in place. Rejects with
- * KLIO-CONFIG for unreadable files, KLIO-QUEUE-DOWN when the queue refuses us, KLIO-CANCELLED on abort.
+ * KLIO-CONFIG for unreadable files, KLIO-QUEUE-REFUSED for what a person must mend, KLIO-QUEUE-DOWN when an external queue does
+ * not answer, KLIO-CANCELLED on abort.
  */
 export async function openQueue(address: QueueAddress, options: { log: Log; signal?: AbortSignal }): Promise<Queue> {
   const { log, signal } = options;
   const names = queueNames(address.namespace);
-  const { credentialsFile } = address;
+  const { credentialsFile, passwordFile, user } = address;
+  // Files that cannot be read are told at start.
+  for (const [name, file] of Object.entries({ ...address.tls })) readSecret(file, TLS_OPTIONS[name] ?? name);
+  if (credentialsFile !== undefined) readSecret(credentialsFile, "queue.credentials_file");
+  const passwordNow = () =>
+    passwordFile === undefined
+      ? (address.password ?? "")
+      : new TextDecoder().decode(readSecret(passwordFile, "queue.password_file")).trim();
+  if (passwordFile !== undefined) passwordNow();
   const connecting = connect({
-    servers: address.url.split(","),
+    servers: address.url.split(",").map((url) => url.trim()),
     name: "klio",
-    ...(address.user !== undefined && { user: address.user, pass: address.password ?? "" }),
+    ...(user !== undefined && { authenticator: usernamePasswordAuthenticator(() => user, passwordNow) }),
     ...(credentialsFile !== undefined && {
       authenticator: credsAuthenticator(() => readSecret(credentialsFile, "queue.credentials_file")),
     }),
@@ -94,7 +118,8 @@ export async function openQueue(address: QueueAddress, options: { log: Log; sign
     maxReconnectAttempts: -1,
     reconnectTimeWait: RECONNECT_WAIT_MS,
     reconnectJitter: RECONNECT_WAIT_MS,
-    waitOnFirstConnect: true,
+    waitOnFirstConnect: address.isExternal !== true,
+    ignoreAuthErrorAbort: address.isExternal === true, // rotated credentials are read again
     timeout: REQUEST_LIMIT_MS,
   });
   const connection = await untilAborted(connecting, signal);
@@ -111,12 +136,16 @@ export async function openQueue(address: QueueAddress, options: { log: Log; sign
     try {
       return ok(await act());
     } catch (error) {
-      return classifyQueue(error, what);
+      return error instanceof KlioError ? failureOf(error) : classifyQueue(error, what);
     }
   };
   const ensure = () =>
     guarded("cannot prepare the queue", async () => {
-      const now = await ensureStreams(jsm, names, address.replicas, created === undefined);
+      const now = await ensureStreams(
+        jsm,
+        { names, replicas: address.replicas, owner: address.owner },
+        created === undefined,
+      );
       const isLost = created !== undefined && created !== now;
       created = now;
       if (isLost) for (const listener of listeners) listener();
@@ -147,13 +176,17 @@ export async function openQueue(address: QueueAddress, options: { log: Log; sign
   const ready = await ensure();
   if (ready.kind !== "ok") {
     await connection.close();
-    throw new KlioError(ready.code, ready.reason);
+    // Nobody answers to the requests of JetStream: it is not there for this account.
+    throw address.isExternal === true && /jetstream not enabled|: 503$/i.test(ready.reason)
+      ? new KlioError("KLIO-QUEUE-REFUSED", `the NATS at ${address.url} has no JetStream for us`)
+      : new KlioError(ready.code, ready.reason);
   }
   return {
     names,
     connection,
     js,
     jsm,
+    isUp: () => isUp && !connection.isClosed(),
     ensure,
     onLost: (listener) => void listeners.push(listener),
     onReconnected: (listener) => void reconnected.push(listener),
@@ -204,7 +237,8 @@ async function untilAborted(connecting: Promise<NatsConnection>, signal?: AbortS
       () => undefined,
     );
     if (error instanceof KlioError) throw error;
-    throw new KlioError("KLIO-QUEUE-DOWN", `cannot connect to the queue: ${errorText(error)}`, { cause: error });
+    const { code, reason } = classifyConnecting(error);
+    throw new KlioError(code, reason, { cause: error });
   } finally {
     signal?.removeEventListener("abort", stop);
   }

@@ -8,6 +8,7 @@ import {
   StorageType,
   type StreamConfig,
 } from "nats";
+import { KlioError } from "../../errors.ts";
 import type { QueueNames, TaskKind } from "../../wire/subject.ts";
 import { isNotFound } from "./classify.ts";
 
@@ -40,8 +41,13 @@ const ACK_WAIT_MS = 30_000;
 
 const kinds: readonly TaskKind[] = ["wal", "backup"];
 
-function streamConfigs(names: QueueNames, replicas: number): (Partial<StreamConfig> & { name: string })[] {
-  const common = { storage: StorageType.File, num_replicas: replicas };
+const OWNER = "klio-owner";
+
+type StreamsOf = { names: QueueNames; replicas: number; owner: string | undefined };
+
+function streamConfigs({ names, replicas, owner }: StreamsOf): (Partial<StreamConfig> & { name: string })[] {
+  const metadata = owner === undefined ? {} : { metadata: { [OWNER]: owner } };
+  const common = { storage: StorageType.File, num_replicas: replicas, ...metadata };
   return [
     ...kinds.map((kind) => ({
       ...common,
@@ -81,7 +87,12 @@ function consumerConfig(names: QueueNames, kind: TaskKind): Partial<ConsumerConf
 
 async function ensureStream(jsm: JetStreamManager, config: Partial<StreamConfig> & { name: string }): Promise<string> {
   try {
-    const { created } = await jsm.streams.info(config.name);
+    const { created, config: found } = await jsm.streams.info(config.name);
+    const [owner, wanted] = [found.metadata?.[OWNER], config.metadata?.[OWNER]];
+    if (owner !== undefined && wanted !== undefined && owner !== wanted)
+      throw new KlioError("KLIO-QUEUE-REFUSED", `stream ${config.name} belongs to another Klio server`, {
+        hint: "give each server a queue.namespace of its own",
+      });
     await jsm.streams.update(config.name, config);
     return created;
   } catch (error) {
@@ -108,18 +119,14 @@ async function ensureConsumer(jsm: JetStreamManager, names: QueueNames, kind: Ta
 }
 
 /**
- * Safe to repeat. `fresh`: consumers are made anew, so that what an earlier run held in hand is handed out at once and not
+ * Safe to repeat. Rejects with KLIO-QUEUE-REFUSED when the streams are another server's. `fresh`: consumers are made anew, so that what an earlier run held in hand is handed out at once and not
  * after its wait (a restarted queue server forgets what was given back). Returns when the task streams were made: another
  * answer than before means that tasks were lost.
  */
-export async function ensureStreams(
-  jsm: JetStreamManager,
-  names: QueueNames,
-  replicas: number,
-  fresh: boolean,
-): Promise<string> {
+export async function ensureStreams(jsm: JetStreamManager, wanted: StreamsOf, fresh: boolean): Promise<string> {
+  const { names } = wanted;
   const created: string[] = [];
-  for (const config of streamConfigs(names, replicas)) created.push(await ensureStream(jsm, config));
+  for (const config of streamConfigs(wanted)) created.push(await ensureStream(jsm, config));
   for (const kind of kinds) await ensureConsumer(jsm, names, kind, fresh);
   return created.slice(0, kinds.length).join(" ");
 }

@@ -64,7 +64,11 @@ test("a whole server configuration is resolved, defaults applied", () => {
       baseListenAddress: ":51516",
       walListenAddress: ":52001",
       cache: "/cache2",
-      s3: { bucketName: "backups", region: "eu-central-1", prefix: "team/a" },
+      s3: {
+        bucketName: "backups",
+        region: "eu-central-1",
+        prefix: "team/a",
+      },
     },
     queueDirectory: "/queue",
     consoleListenAddress: "127.0.0.1:9474",
@@ -197,4 +201,49 @@ test("every option has help, an accepted form, and a key and a variable of its o
       if (o.default !== undefined) expect(o.schema.safeParse(o.default).success, o.key).toBe(true);
     }
   }
+});
+
+test("an external queue takes the embedded one's place, and says all that is wrong with it", () => {
+  const { queue_directory: _, ...without } = server;
+  const external = (queue: object) => stringify({ ...without, queue });
+  const { config } = resolveServerConfig(
+    external({
+      url: "tls://a:4222, tls://b:4222",
+      namespace: "eu-1",
+      user: "klio",
+      password_file: "/p",
+      ca_cert: "/ca",
+    }),
+    {},
+    both,
+  );
+  expect(config.queueDirectory).toBeUndefined();
+  expect(config.queue).toEqual({
+    url: "tls://a:4222, tls://b:4222",
+    namespace: "eu-1",
+    user: "klio",
+    passwordFile: "/p",
+    caCert: "/ca",
+    replicas: 1,
+  });
+  const error = faultsOf(() =>
+    resolveServerConfig(
+      external({ url: "nats://a:4222", user: "u", client_cert: "/c", credentials_file: "/x" }),
+      {},
+      both,
+    ),
+  );
+  for (const fault of [
+    /queue.namespace: is missing: with queue.url each server needs one of its own/,
+    /queue.user, queue.password_file: give both or neither/,
+    /queue.client_cert, queue.client_key: give both or neither/,
+    /queue.user, queue.credentials_file: give one of the two/,
+  ])
+    expect(error.message).toMatch(fault);
+  expect(faultsOf(() => resolveServerConfig(external({ url: "http://a" }), {}, both)).message).toMatch(
+    /queue.url = "http:\/\/a": must be nats:\/\/ or tls:\/\/ URLs/,
+  );
+  expect(faultsOf(() => resolveServerConfig(stringify(without), {}, both)).message).toMatch(
+    /queue_directory: is missing .*or queue.url for an external NATS/,
+  );
 });
