@@ -43,6 +43,8 @@ export type S3Config = {
   secretAccessKey?: string;
   sessionToken?: string;
   customCaBundleFile?: string;
+  checksum: "crc32" | "sha256";
+  conditionalWrites: boolean;
 };
 
 /** An external NATS with JetStream. */

@@ -114,6 +114,20 @@ export const serverOptions: readonly OptionSpec[] = [
   option("tier2.s3.secret_access_key", text, "secret key", "Secret of tier2.s3.access_key_id.", { secret: true }),
   option("tier2.s3.session_token", text, "session token", "For temporary credentials.", { secret: true }),
   file("tier2.s3.custom_ca_bundle_file", "CA certificates (PEM) in place of the system's.", { required: false }),
+  option(
+    "tier2.s3.checksum",
+    z.enum(["crc32", "sha256"]),
+    "crc32 or sha256",
+    "How the store checks what it gets: `sha256` for stores that know no CRC-32 or take no unsigned bodies, at the price of CPU. `klio doctor s3` says which.",
+    { default: "crc32" },
+  ),
+  option(
+    "tier2.s3.conditional_writes",
+    bool,
+    "true or false",
+    "Let the store refuse to replace an object. `false` for stores that ignore the condition: then Klio looks first. `klio doctor s3` says which.",
+    { default: true },
+  ),
   directory("queue_directory", "Directory of the embedded task queue; required with tier 1, unless queue.url is set."),
   option(
     "queue.url",

@@ -182,6 +182,8 @@ export function resolveServerConfig(
             region: v.text("tier2.s3.region"),
             prefix: v.text("tier2.s3.prefix"),
             ...optionals(s3Optional, (key) => v.optional(`tier2.s3.${key}`)),
+            checksum: v.text("tier2.s3.checksum") === "sha256" ? "sha256" : "crc32",
+            conditionalWrites: v.boolean("tier2.s3.conditional_writes"),
           },
         },
       }),

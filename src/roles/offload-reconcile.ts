@@ -66,7 +66,7 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
       return relation === "gone" ? "prefix" : relation;
     }
     const exported = await store.exportTo(cluster, name, opened.masterKey);
-    exported?.body.destroy();
+    await exported?.close();
     return exported === undefined || exported.bytes === tier2Bytes ? "same" : "different";
   }
 

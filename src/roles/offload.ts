@@ -80,8 +80,8 @@ const RECONCILE_MS = 15 * 60_000;
 const limitsOf = (kind: TaskKind): QueueLimits => ({
   maxConcurrent: kind === "wal" ? 16 : 2,
   perCluster: kind === "wal" ? 16 : 1,
-  // Files up to 17 MiB are held in memory while they are sent.
-  maxBytes: 48 << 20,
+  // Ten segments of the usual size. Not much of a file is in memory while it is sent; of a large one its parts in hand are.
+  maxBytes: 170 << 20,
   window: kind === "wal" ? 1_024 : 64,
   maxDeliveries: consumerPolicies[kind].maxDeliveries,
   delaysMs: [...consumerPolicies[kind].backoffMs],

@@ -69,6 +69,11 @@ export class WalFileDecoder {
     this.#rest = this.#rest.length === 0 ? bytes : Buffer.concat([this.#rest, bytes]);
   }
 
+  /** The file's bytes from `wholeBytes` on, in place of what was pushed and is no whole frame yet; kept like a chunk. */
+  restart(bytes: Buffer): void {
+    this.#rest = bytes;
+  }
+
   /** The next data frame; undefined when more bytes are needed for it, or the footer has come. */
   next(): StoredFrame | undefined {
     if (this.#opener === undefined && !this.#readHeader()) return undefined;

@@ -14,6 +14,16 @@ import { temporaryDirectory } from "../support/temporary-directory.ts";
 
 const absent = { condition: { kind: "absent" } } as const;
 
+/** A source that gives `body` each time, and announces these many bytes. */
+const source = (bytes: number, body: () => Readable) => ({
+  bytes,
+  crc32: 0,
+  body,
+  digest: async () => Buffer.alloc(0), // asked only where a store answers no checksum
+});
+
+const hashOf = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest();
+
 async function bytesOf(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const parts: Uint8Array[] = [];
   for await (const part of body) parts.push(part);
@@ -39,6 +49,20 @@ test("an object is put once, found, read back, listed and removed", async () => 
   expect(await objects.list("a/")).toEqual({ kind: "ok", value: [] });
 });
 
+test("with SHA-256 in place of CRC-32 the bytes arrive, too, in one request and in parts", async () => {
+  await using directory = await temporaryDirectory();
+  await using s3 = await testS3(directory.path);
+  const store = openObjectStore({ ...s3.settings, checksum: "sha256" });
+  for (const body of [randomBytes(100_000), randomBytes(18 << 20)]) {
+    const streamed = { ...source(body.length, () => Readable.from([body])), digest: async () => hashOf(body) };
+    const key = `x-${body.length}`;
+    expect(await store.put(key, streamed, absent)).toMatchObject({ value: { kind: "stored" } });
+    const got = await store.get(key);
+    expect(got.kind === "ok" && got.value && hashOf(await bytesOf(got.value.body))).toEqual(hashOf(body));
+  }
+  store.close();
+});
+
 test("a write on condition of an ETag replaces that object and no other", async () => {
   await using directory = await temporaryDirectory();
   await using s3 = await testS3(directory.path);
@@ -60,13 +84,13 @@ test("a large object goes in parts, its composite checksum is compared; repeated
   const { objects } = s3;
   const body = randomBytes(21 << 20);
   const stream = () => Readable.from([body.subarray(0, 5_000_000), body.subarray(5_000_000)], { objectMode: false });
-  expect(await objects.put("big", { bytes: body.length, stream: stream() }, absent)).toMatchObject({
+  expect(await objects.put("big", source(body.length, stream), absent)).toMatchObject({
     value: { kind: "stored", bytes: body.length },
   });
   const got = await objects.get("big");
   const hash = (data: Buffer) => createHash("sha256").update(data).digest("hex");
   expect(got.kind === "ok" && got.value && hash(await bytesOf(got.value.body))).toBe(hash(body));
-  expect(await objects.put("big", { bytes: body.length, stream: stream() }, absent)).toEqual({
+  expect(await objects.put("big", source(body.length, stream), absent)).toEqual({
     kind: "ok",
     value: { kind: "refused" },
   });
@@ -78,7 +102,12 @@ test("KLIO-S3-INTEGRITY: a source that breaks off, ends early, or is stopped lea
   const { objects } = s3;
   const piece = randomBytes(9 << 20);
   const short = Readable.from([piece, piece], { objectMode: false });
-  expect(await objects.put("short", { bytes: 20 << 20, stream: short })).toMatchObject({ code: "KLIO-S3-INTEGRITY" });
+  expect(
+    await objects.put(
+      "short",
+      source(20 << 20, () => short),
+    ),
+  ).toMatchObject({ code: "KLIO-S3-INTEGRITY" });
   const broken = Readable.from(
     (async function* () {
       yield piece;
@@ -87,7 +116,12 @@ test("KLIO-S3-INTEGRITY: a source that breaks off, ends early, or is stopped lea
     })(),
     { objectMode: false },
   );
-  expect(await objects.put("broken", { bytes: 30 << 20, stream: broken })).toMatchObject({ kind: "retryable" });
+  expect(
+    await objects.put(
+      "broken",
+      source(30 << 20, () => broken),
+    ),
+  ).toMatchObject({ kind: "retryable" });
   const abort = new AbortController();
   const stopped = Readable.from(
     (async function* () {
@@ -97,7 +131,13 @@ test("KLIO-S3-INTEGRITY: a source that breaks off, ends early, or is stopped lea
     })(),
     { objectMode: false },
   );
-  expect(await objects.put("stopped", { bytes: 18 << 20, stream: stopped }, { signal: abort.signal })).toMatchObject({
+  expect(
+    await objects.put(
+      "stopped",
+      source(18 << 20, () => stopped),
+      { signal: abort.signal },
+    ),
+  ).toMatchObject({
     code: "KLIO-CANCELLED",
   });
   expect(await objects.list("")).toEqual({ kind: "ok", value: [] });
@@ -128,7 +168,7 @@ test("KLIO-S3-CREDENTIALS, KLIO-S3-BUCKET, KLIO-S3-DOWN: each failure is told ap
 });
 
 /** Answers every request with this status and body: a store that misbehaves in one way. */
-async function answering(status: number, headers: Record<string, string>, body: string) {
+async function answering(status: number, headers: Record<string, string>, body: string, more: object = {}) {
   const requests: string[] = [];
   const server = createServer((request, response) => {
     requests.push(`${request.method} ${request.headers["if-none-match"] ?? ""}`);
@@ -142,6 +182,7 @@ async function answering(status: number, headers: Record<string, string>, body: 
     endpoint: `http://127.0.0.1:${port}`,
     accessKeyId: "a",
     secretAccessKey: "b",
+    ...more,
   });
   return {
     objects,
@@ -168,8 +209,11 @@ test("throttling is retryable and counts as one request; a refusal we do not kno
 
 test("a store that answers another checksum, or another MD5, is not believed", async () => {
   const wrong = createHash("sha256").update("other").digest("base64");
-  {
-    await using store = await answering(200, { etag: '"x"', "x-amz-checksum-sha256": wrong }, "");
+  for (const [checksum, header, told] of [
+    ["crc32", "x-amz-checksum-crc32", "AAAAAA=="],
+    ["sha256", "x-amz-checksum-sha256", wrong],
+  ] as const) {
+    await using store = await answering(200, { etag: '"x"', [header]: told }, "", { checksum });
     expect(await store.objects.put("x", Buffer.from("x"))).toMatchObject({ code: "KLIO-S3-INTEGRITY" });
   }
   {

@@ -1,5 +1,6 @@
 // An S3 server for one test file, and stores on it.
-import { type ObjectStore, openObjectStore, type S3Settings } from "../../src/actors/s3/object-store.ts";
+import { type ObjectStore, openObjectStore } from "../../src/actors/s3/object-store.ts";
+import type { S3Settings } from "../../src/actors/s3/s3-client.ts";
 import { findTool } from "../../src/config/tools.ts";
 import { type LocalS3, startS3 } from "../../src/demo/local-s3.ts";
 

@@ -1,5 +1,4 @@
 // One bucket, spoken to through the AWS SDK. Every expected failure is an outcome; retries are the caller's.
-import { readFileSync } from "node:fs";
 import type { Readable } from "node:stream";
 import {
   AbortMultipartUploadCommand,
@@ -8,37 +7,19 @@ import {
   ListMultipartUploadsCommand,
   ListObjectsV2Command,
   type ListObjectsV2CommandOutput,
-  S3Client,
 } from "@aws-sdk/client-s3";
 import { failure, type Outcome, ok } from "../../domain/outcome.ts";
-import { errorText, KlioError } from "../../errors.ts";
 import { classifyS3, isMissing, statusOf } from "./classify.ts";
-import { type PutAnswer, type PutOptions, putObject } from "./put-object.ts";
-
-/** As the server's configuration has it. */
-export type S3Settings = {
-  bucketName: string;
-  region: string;
-  /** URL; when set, addressing is path-style. */
-  endpoint?: string;
-  accessKeyId?: string;
-  secretAccessKey?: string;
-  sessionToken?: string;
-  /** PEM file that replaces the system's roots. */
-  customCaBundleFile?: string;
-};
+import { type PutAnswer, type PutOptions, type PutSource, putObject, sourceOf } from "./put-object.ts";
+import { openS3Client, type S3Settings } from "./s3-client.ts";
 
 type ObjectInfo = { key: string; bytes: number; etag: string; mtimeMs: number };
 export type OpenObject = { bytes: number; etag: string; mtimeMs: number; body: Readable };
 
 export interface ObjectStore {
   readonly bucket: string;
-  /** A Buffer in one request; a stream of known length in parts, aborted when anything fails. */
-  put(
-    key: string,
-    body: Buffer | { bytes: number; stream: Readable },
-    options?: PutOptions,
-  ): Promise<Outcome<PutAnswer>>;
+  /** A Buffer and what is not large in one request; else in parts, aborted when anything fails. May read the source twice. */
+  put(key: string, body: Buffer | PutSource, options?: PutOptions): Promise<Outcome<PutAnswer>>;
   /** Undefined: no such object. The caller reads or destroys `body`. */
   get(key: string, signal?: AbortSignal): Promise<Outcome<OpenObject | undefined>>;
   /** By listing, because a refused HEAD has no body that would tell "missing" from "not allowed". */
@@ -54,41 +35,12 @@ export interface ObjectStore {
   close(): void;
 }
 
-/** Without an answer after this long the request is given up. A part of 8 MiB needs 140 KiB/s. */
-const REQUEST_LIMIT_MS = 60_000;
-const CONNECT_LIMIT_MS = 5_000;
 const DELETE_BATCH = 1_000;
-
-function readCa(file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch (cause) {
-    throw new KlioError("KLIO-CONFIG", `cannot read tier2.s3.custom_ca_bundle_file ${file}: ${errorText(cause)}`, {
-      cause,
-    });
-  }
-}
 
 /** Throws KLIO-CONFIG for a CA file that cannot be read. Without keys the SDK's default chain is asked at first use. */
 export function openObjectStore(settings: S3Settings): ObjectStore {
-  const { bucketName: bucket, accessKeyId, secretAccessKey, sessionToken, endpoint } = settings;
-  const ca = settings.customCaBundleFile === undefined ? undefined : readCa(settings.customCaBundleFile);
-  const client = new S3Client({
-    region: settings.region,
-    maxAttempts: 1,
-    ...(endpoint !== undefined && { endpoint, forcePathStyle: true }),
-    ...(accessKeyId !== undefined &&
-      secretAccessKey !== undefined && {
-        credentials: { accessKeyId, secretAccessKey, ...(sessionToken !== undefined && { sessionToken }) },
-      }),
-    requestHandler: {
-      connectionTimeout: CONNECT_LIMIT_MS,
-      requestTimeout: REQUEST_LIMIT_MS,
-      throwOnRequestTimeout: true,
-      httpAgent: { maxSockets: 64, keepAlive: true },
-      httpsAgent: { maxSockets: 64, keepAlive: true, ...(ca !== undefined && { ca, minVersion: "TLSv1.2" }) },
-    },
-  });
+  const { bucketName: bucket } = settings;
+  const client = openS3Client(settings);
 
   async function pages(
     request: { prefix: string; delimiter?: string; limit?: number },
@@ -142,19 +94,21 @@ export function openObjectStore(settings: S3Settings): ObjectStore {
   };
 
   /** Some stores know no conditional writes; then we look first, which is all that can be done there. */
-  let isConditional = true;
+  let isConditional = settings.conditionalWrites ?? true;
+  const target = { client, bucket, mode: settings.checksum ?? "crc32" };
   const put: ObjectStore["put"] = async (key, body, options = {}) => {
+    const source = Buffer.isBuffer(body) ? sourceOf(body) : body;
     const { condition, ...unconditional } = options;
     if (condition !== undefined && !isConditional) {
       const found = await find(key, options.signal);
       if (found.kind !== "ok") return found;
       const holds = condition.kind === "absent" ? found.value === undefined : found.value?.etag === condition.etag;
-      return holds ? putObject(client, bucket, key, body, unconditional) : ok({ kind: "refused" });
+      return holds ? putObject(target, key, source, unconditional) : ok({ kind: "refused" });
     }
-    const answer = await putObject(client, bucket, key, body, options);
+    const answer = await putObject(target, key, source, options);
     if (answer.kind === "ok" || answer.code !== "KLIO-S3-REFUSED" || condition === undefined) return answer;
     isConditional = false;
-    return Buffer.isBuffer(body) ? put(key, body, options) : { ...answer, kind: "retryable" };
+    return put(key, body, options);
   };
 
   return {

@@ -1,6 +1,5 @@
 // The IO of the segmentOffload machine: a stored file read from tier 1 with its header wrapped for tier 2, put there without
 // ever replacing other bytes, and what it supersedes removed. All of it may be repeated.
-import type { Readable } from "node:stream";
 import { fromPromise } from "xstate";
 import { compareContent, type Relation } from "../../domain/compare-content.ts";
 import type { Log } from "../../domain/log.ts";
@@ -11,10 +10,10 @@ import { parseWalName } from "../../domain/wal-segment.ts";
 import { KlioError } from "../../errors.ts";
 import type { PutResult, ReadResult } from "../../machines/segment-offload.machine.ts";
 import type { ObjectStore } from "./object-store.ts";
-import { type PutOptions, SINGLE_PUT_BYTES } from "./put-object.ts";
+import type { PutSource } from "./put-object.ts";
 
-/** A file as tier 2 will have it. `body` is read to its end or destroyed. */
-type Exported = { bytes: number; rawBytes: number; sha256: Buffer; body: Readable };
+/** A file as tier 2 will have it. Whoever has it closes it. */
+type Exported = PutSource & { rawBytes: number; close(): Promise<void> };
 
 export type SegmentUploaderOptions = {
   /** Undefined: tier 1 has no such file. Rejects with KLIO-WAL-DAMAGED and the like. */
@@ -27,19 +26,10 @@ export type SegmentUploaderOptions = {
 };
 
 type FileInput = { task: number; cluster: string; name: string };
-type Loaded = { name: string; bytes: number; sha256: Buffer; body: Buffer | Readable };
+type Loaded = { name: string; file: Exported };
 
 const PARTIAL = ".partial";
 const stemOf = (name: string) => (name.endsWith(PARTIAL) ? name.slice(0, -PARTIAL.length) : name);
-
-/** The body in one buffer of its own size: pieces kept until they are joined would take twice the memory. */
-async function collect({ bytes, body }: Exported): Promise<Buffer> {
-  const whole = Buffer.allocUnsafeSlow(bytes);
-  let filled = 0;
-  for await (const part of body as AsyncIterable<Buffer>) filled += part.copy(whole, filled);
-  if (filled !== bytes) throw new KlioError("KLIO-STORE-IO", `a file of ${bytes} bytes gave ${filled}`);
-  return whole;
-}
 
 /** Actor logics for segmentOffload, and what is known of partial files on tier 2. */
 export function segmentUploader(options: SegmentUploaderOptions) {
@@ -57,23 +47,28 @@ export function segmentUploader(options: SegmentUploaderOptions) {
     }
   }
 
-  async function read({ task, cluster, name }: FileInput): Promise<Outcome<ReadResult>> {
+  let reading: Promise<unknown> = Promise.resolve();
+  /** One file at a time is checked: it is this process's work, not waiting, and what is packed anew is in memory meanwhile. */
+  const exportInTurn = (cluster: string, name: string): Promise<Exported | undefined> => {
+    const run = reading.then(() => options.exportFile(cluster, name));
+    reading = run.catch(() => undefined); // told to whoever asked
+    return run;
+  };
+
+  async function read({ task, cluster, name }: FileInput, signal: AbortSignal): Promise<Outcome<ReadResult>> {
     // A partial file may have been completed since its task was written.
     for (const candidate of name.endsWith(PARTIAL) ? [name, stemOf(name)] : [name]) {
-      const exported = await options.exportFile(cluster, candidate);
-      if (exported === undefined) continue;
-      const { bytes, rawBytes, sha256 } = exported;
-      const body = bytes <= SINGLE_PUT_BYTES ? await collect(exported) : exported.body;
-      loaded.set(task, { name: candidate, bytes, sha256, body });
-      return ok({ kind: "read", name: candidate, bytes, rawBytes });
+      const file = await exportInTurn(cluster, candidate);
+      if (file === undefined) continue;
+      if (signal.aborted) {
+        await file.close(); // nobody will put it
+        return failure("KLIO-CANCELLED", `reading ${candidate} was cancelled`);
+      }
+      loaded.set(task, { name: candidate, file });
+      return ok({ kind: "read", name: candidate, bytes: file.bytes, rawBytes: file.rawBytes });
     }
     return ok({ kind: "gone" });
   }
-
-  const putLoaded = (key: string, { bytes, sha256, body }: Loaded, putOptions: PutOptions) =>
-    Buffer.isBuffer(body)
-      ? objects.put(key, body, { ...putOptions, sha256 })
-      : objects.put(key, { bytes, stream: body }, putOptions);
 
   /** How tier 2's object relates to tier 1's file. An object that cannot be decoded is not ours. */
   async function relationOf(cluster: string, name: string, signal?: AbortSignal): Promise<Relation | "gone"> {
@@ -94,27 +89,29 @@ export function segmentUploader(options: SegmentUploaderOptions) {
   }
 
   async function put({ task, cluster }: FileInput, signal: AbortSignal): Promise<Outcome<PutResult>> {
-    const file = loaded.get(task);
-    if (file === undefined) throw new Error(`task ${task} has nothing to put`);
+    const held = loaded.get(task);
+    if (held === undefined) throw new Error(`task ${task} has nothing to put`);
     loaded.delete(task);
-    const { name, bytes } = file;
+    const { name, file } = held;
     const key = walKey(prefix, cluster, name);
-    const answer = await putLoaded(key, file, { condition: { kind: "absent" }, signal });
-    if (answer.kind !== "ok") return answer;
-    if (answer.value.kind === "refused") return settleConflict(cluster, file, key, signal);
+    try {
+      const answer = await objects.put(key, file, { condition: { kind: "absent" }, signal });
+      if (answer.kind !== "ok") return answer;
+      if (answer.value.kind === "refused") return await settleConflict(cluster, held, key, signal);
+    } finally {
+      await file.close();
+    }
     if (name.endsWith(PARTIAL)) partials.add(`${cluster}/${name}`);
-    return ok({ bytes, wasThere: false });
+    return ok({ bytes: file.bytes, wasThere: false });
   }
 
   /** The key is taken: by the same content, by the beginning of a partial file that has grown, or by something else. */
   async function settleConflict(
     cluster: string,
-    file: Loaded,
+    { name, file: { bytes } }: Loaded,
     key: string,
     signal: AbortSignal,
   ): Promise<Outcome<PutResult>> {
-    const { name, bytes } = file;
-    if (!Buffer.isBuffer(file.body)) file.body.destroy();
     const found = await objects.find(key, signal);
     if (found.kind !== "ok") return found;
     const relation = found.value === undefined ? "gone" : await relationOf(cluster, name, signal);
@@ -124,13 +121,16 @@ export function segmentUploader(options: SegmentUploaderOptions) {
     // Tier 2 never gets less than it has: a longer partial file stays.
     if (relation === "same" || (relation === "extension" && isPartial)) return ok({ bytes, wasThere: true });
     if (relation === "prefix" && isPartial) {
-      const exported = await options.exportFile(cluster, name);
+      const exported = await exportInTurn(cluster, name);
       if (exported === undefined) return ok({ bytes, wasThere: true }); // completed meanwhile: its own task follows
-      const body = exported.bytes <= SINGLE_PUT_BYTES ? await collect(exported) : exported.body;
       const condition = { kind: "etag", etag: found.value?.etag ?? "" } as const;
-      const again = await putLoaded(key, { ...exported, name, body }, { condition, signal });
-      if (again.kind !== "ok") return again;
-      if (again.value.kind === "stored") return ok({ bytes: exported.bytes, wasThere: false });
+      try {
+        const again = await objects.put(key, exported, { condition, signal });
+        if (again.kind !== "ok") return again;
+        if (again.value.kind === "stored") return ok({ bytes: exported.bytes, wasThere: false });
+      } finally {
+        await exported.close();
+      }
       return failure("KLIO-S3-DOWN", `${key} was changed while it was replaced`);
     }
     return failure("KLIO-S3-CONFLICT", `${objects.bucket}/${key} holds other bytes than tier 1; neither was touched`);
@@ -152,7 +152,9 @@ export function segmentUploader(options: SegmentUploaderOptions) {
 
   return {
     logics: {
-      readSegment: fromPromise<Outcome<ReadResult>, FileInput>(({ input }) => guarded(() => read(input))),
+      readSegment: fromPromise<Outcome<ReadResult>, FileInput>(({ input, signal }) =>
+        guarded(() => read(input, signal)),
+      ),
       putSegment: fromPromise<Outcome<PutResult>, FileInput>(({ input, signal }) => guarded(() => put(input, signal))),
       findSegment: fromPromise<Outcome<{ isHeld: boolean }>, FileInput>(({ input, signal }) =>
         guarded(() => find(input, signal)),

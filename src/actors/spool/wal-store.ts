@@ -17,6 +17,7 @@ import { ClusterRegistry } from "./cluster-registry.ts";
 import { type DirectoryLock, lockDirectory } from "./directory-lock.ts";
 import { makeDirectory, syncDirectory } from "./durable-file.ts";
 import { type ExportedWal, exportWal } from "./export-wal.ts";
+import { ChunkBuffers } from "./file-body.ts";
 import { openForWriting, type WriteRequest } from "./open-wal-writer.ts";
 import { recoverStore } from "./recover-store.ts";
 import { clusterDirectory, listClusters, listFiles, segmentsFromLast, walFile } from "./wal-directory.ts";
@@ -42,6 +43,7 @@ function stem(name: string): string {
 export class WalStore implements WalReader {
   readonly tier = "tier1";
   readonly #root: string;
+  readonly #chunkBuffers = new ChunkBuffers();
   readonly #master: MasterKey;
   readonly #log: Log;
   readonly #report: Report;
@@ -174,7 +176,7 @@ export class WalStore implements WalReader {
   exportTo(cluster: string, name: string, target: MasterKey): Promise<ExportedWal | undefined> {
     const path = walFile(this.#root, cluster, name);
     const source = { path, cluster, name: stem(name), complete: !name.endsWith(PARTIAL) };
-    return this.#guarded(`cannot read ${name}`, () => exportWal(source, this.#master, target));
+    return this.#guarded(`cannot read ${name}`, () => exportWal(source, this.#master, target, this.#chunkBuffers));
   }
 
   /** Removes files (names as stored) for good; those that are being written stay. Returns how many are gone now. */

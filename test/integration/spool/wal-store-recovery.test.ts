@@ -46,6 +46,25 @@ test("a torn tail is cut, zeros of a power loss too, and nothing before them", a
   expect((await read(store, cluster, name))?.equals(segment)).toBe(true);
 });
 
+test("a tail of zeros that is longer than what is read at once is torn; a byte at its very end is damage", async () => {
+  await using dir = await temporaryDirectory();
+  const { store } = await openStore(dir.path);
+  await using _ = store;
+  const path = pathOf(dir.path, `${name}.partial`);
+  const writer = await store.openWriter(request);
+  await append(writer, segment, { to: 50_000, block: 50_000 });
+  await writer.close();
+  const { size } = await stat(path);
+  await truncate(path, size + (4 << 20));
+  const { crc32, rawBytes, close } = (await store.exportTo(cluster, `${name}.partial`, newMasterKey()))!;
+  await close();
+  expect([rawBytes, crc32 > 0]).toEqual([50_000, true]);
+  const bytes = await readFile(path);
+  bytes[bytes.length - 1] = 1;
+  await writeFile(path, bytes);
+  await expect(store.exportTo(cluster, `${name}.partial`, newMasterKey())).rejects.toThrow(code("KLIO-WAL-DAMAGED"));
+});
+
 test("a file that is torn within its header, or empty, begins anew", async () => {
   await using dir = await temporaryDirectory();
   const { store } = await openStore(dir.path);

@@ -68,6 +68,8 @@ test("a whole server configuration is resolved, defaults applied", () => {
         bucketName: "backups",
         region: "eu-central-1",
         prefix: "team/a",
+        checksum: "crc32",
+        conditionalWrites: true,
       },
     },
     queueDirectory: "/queue",
