@@ -294,6 +294,13 @@ export const errorTable = {
     "S3Unavailable",
     "check endpoint and network; work resumes by itself",
   ),
+  "KLIO-S3-FULL": row(
+    "retryable",
+    x.tryAgain,
+    g.RESOURCE_EXHAUSTED,
+    "S3StorageFull",
+    "free or add space in the object store; uploads resume by themselves",
+  ),
   "KLIO-S3-INTEGRITY": row(
     "retryable",
     x.unavailable,
@@ -307,6 +314,13 @@ export const errorTable = {
     g.FAILED_PRECONDITION,
     "S3RequestRefused",
     "see the store's message; it may lack a feature or a permission",
+  ),
+  "KLIO-S3-UNFIT": row(
+    "fatal",
+    x.unavailable,
+    g.FAILED_PRECONDITION,
+    "S3StoreUnfit",
+    "see the failed checks; use another store, or mend its permissions and clock",
   ),
   "KLIO-S3-CONFLICT": row(
     "fatal",

@@ -18,6 +18,7 @@ const commands: Readonly<Record<string, () => Promise<Register>>> = {
   "reset-lsn": async () => (await import("./reset-lsn.ts")).registerResetLsn,
   slot: async () => (await import("./slot.ts")).registerSlot,
   retention: async () => (await import("./retention.ts")).registerRetention,
+  doctor: async () => (await import("./doctor.ts")).registerDoctor,
   admin: async () => (await import("./admin.ts")).registerAdmin,
   "wal-player": async () => (await import("./wal-player.ts")).registerWalPlayer,
   demo: async () => (await import("./demo.ts")).registerDemo,
