@@ -42,6 +42,7 @@ export type TaskVerdict =
 /** Codes that speak about tier 2 as a whole, so that trying other tasks is useless. */
 const TIER_WIDE: ReadonlySet<string> = new Set([
   "KLIO-S3-DOWN",
+  "KLIO-S3-FULL",
   "KLIO-S3-CREDENTIALS",
   "KLIO-S3-BUCKET",
   "KLIO-REPOSITORY-DOWN",

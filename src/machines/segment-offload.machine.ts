@@ -5,6 +5,8 @@
 //   O4. A file that tier 1 has no longer counts as offloaded only when tier 2 holds it complete.
 //   O5. A stop leaves no verdict: the task stays what it was.
 //   O6. A failure of tier 2 as a whole is not held against the file: no `segment.abandoned`.
+//   O7. A partial file of which nothing is left to relay ends well: it was completed, and the complete file has its own task, or
+//       nothing of it was ever confirmed.
 import { assign, emit, setup } from "xstate";
 import { backoffMs } from "../domain/backoff.ts";
 import type { FactOf } from "../domain/facts.ts";
@@ -13,9 +15,14 @@ import type { Failure, Outcome } from "../domain/outcome.ts";
 import type { StateMeta } from "../telemetry/state-telemetry.ts";
 import { unprovided } from "./unprovided.ts";
 
-/** What tier 1 has under the task's name. `name` may differ: a partial file may have been completed meanwhile. */
-/** `rawBytes`: of WAL in the file, a whole segment's when it is complete. */
-export type ReadResult = { kind: "read"; name: string; bytes: number; rawBytes: number } | { kind: "gone" };
+/**
+ * What tier 1 has under the task's name. `name` may differ: a partial file may have been completed meanwhile. `rawBytes`: of WAL in
+ * the file, a whole segment's when it is complete. `nothing`: a partial file without a confirmed byte, or without a file.
+ */
+export type ReadResult =
+  | { kind: "read"; name: string; bytes: number; rawBytes: number }
+  | { kind: "gone" }
+  | { kind: "nothing" };
 /** `bytes`: size of the object; `wasThere`: tier 2 had the same content already. */
 export type PutResult = { bytes: number; wasThere: boolean };
 export type SegmentOffloadInput = { task: OffloadTask };
@@ -91,6 +98,7 @@ export const segmentOffload = setup({
   },
   guards: {
     isRead: (_, outcome: Outcome<ReadResult>) => outcome.kind === "ok" && outcome.value.kind === "read",
+    isNothing: (_, outcome: Outcome<ReadResult>) => outcome.kind === "ok" && outcome.value.kind === "nothing",
     isGone: (_, outcome: Outcome<ReadResult>) => outcome.kind === "ok" && outcome.value.kind === "gone",
     isPut: (_, outcome: Outcome<PutResult>) => outcome.kind === "ok",
     isHeld: (_, outcome: Outcome<{ isHeld: boolean }>) => outcome.kind === "ok" && outcome.value.isHeld,
@@ -141,6 +149,7 @@ export const segmentOffload = setup({
             target: "putting",
             actions: { type: "keepFile", params: ({ event }) => event.output },
           },
+          { guard: { type: "isNothing", params: ({ event }) => event.output }, target: "present" },
           { guard: { type: "isGone", params: ({ event }) => event.output }, target: "searching" },
           { target: "failing", actions: { type: "keepFailure", params: ({ event }) => failureIn(event.output) } },
         ],
@@ -208,7 +217,7 @@ export const segmentOffload = setup({
     offloaded: { type: "final", meta: { telemetry: { outcome: "ok" } }, entry: ["judgeDone", "emitOffloaded"] },
     present: {
       type: "final",
-      meta: { description: "tier 2 held it already", telemetry: { outcome: "ok" } },
+      meta: { description: "tier 2 held it already, or there was nothing to send", telemetry: { outcome: "ok" } },
       entry: "judgeDone",
     },
     abandoned: {

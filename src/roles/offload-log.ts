@@ -25,29 +25,38 @@ export function logQueueFact(
   }
 }
 
-export function logReport(log: Log, report: ReconcileReport): void {
-  if (report.error !== "") {
-    log.warn("reconciler.failed", `the tiers could not be compared: ${report.error}`);
-    return;
-  }
-  for (const { cluster, error, missing, enqueued, enqueuedBackups, removed, different, foreign } of report.clusters) {
-    const fields = { cluster, missing, enqueued, enqueuedBackups, removed };
-    if (error !== "") log.warn("reconciler.failed", `${cluster} could not be compared: ${error}`, { cluster });
-    else if (missing + enqueuedBackups + removed > 0)
-      log.info("reconciler.repaired", `${cluster}: ${missing} files were missing on tier 2`, fields);
-    if (different.length > 0)
-      log.error(
-        "reconciler.different",
-        `${cluster}: ${different.length} files differ between the tiers; none was touched`,
-        {
-          cluster,
-          first: different[0],
-        },
-      );
-    if (foreign.length > 0)
-      log.warn("reconciler.foreign", `${cluster}: ${foreign.length} objects on tier 2 are no WAL files`, {
+/** Tells a failure of the reconciler when it begins or becomes another one, not in each round of an outage. */
+export function reportLog(log: Log): (report: ReconcileReport) => void {
+  const told = new Map<string, string>();
+  const isNew = (about: string, error: string) => {
+    const before = told.get(about) ?? "";
+    told.set(about, error);
+    return error !== "" && error !== before;
+  };
+  return (report) => {
+    if (isNew("", report.error)) log.warn("reconciler.failed", `the tiers could not be compared: ${report.error}`);
+    for (const one of report.clusters) logCluster(log, one, isNew(one.cluster, one.error));
+  };
+}
+
+function logCluster(log: Log, report: ReconcileReport["clusters"][number], isNewError: boolean): void {
+  const { cluster, error, missing, enqueued, enqueuedBackups, removed, different, foreign } = report;
+  const fields = { cluster, missing, enqueued, enqueuedBackups, removed };
+  if (isNewError) log.warn("reconciler.failed", `${cluster} could not be compared: ${error}`, { cluster });
+  else if (error === "" && missing + enqueuedBackups + removed > 0)
+    log.info("reconciler.repaired", `${cluster}: ${missing} files were missing on tier 2`, fields);
+  if (different.length > 0)
+    log.error(
+      "reconciler.different",
+      `${cluster}: ${different.length} files differ between the tiers; none was touched`,
+      {
         cluster,
-        first: foreign[0],
-      });
-  }
+        first: different[0],
+      },
+    );
+  if (foreign.length > 0)
+    log.warn("reconciler.foreign", `${cluster}: ${foreign.length} objects on tier 2 are no WAL files`, {
+      cluster,
+      first: foreign[0],
+    });
 }

@@ -14,7 +14,7 @@ import type { Log } from "../domain/log.ts";
 import type { SnapshotRepository, TierName } from "../domain/snapshots.ts";
 import type { QueueFact, QueueLimits } from "../domain/task-scheduling.ts";
 import { errorText, KlioError } from "../errors.ts";
-import { offloadQueue } from "../machines/offload-queue.machine.ts";
+import { offloadQueue, type QueueEvent } from "../machines/offload-queue.machine.ts";
 import type { ReconcileReport, reconciler } from "../machines/reconciler.machine.ts";
 import { segmentOffload } from "../machines/segment-offload.machine.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
@@ -22,7 +22,7 @@ import type { TaskKind } from "../wire/subject.ts";
 import { adminOf } from "./offload-admin.ts";
 import { type BackupDesk, backupDesk } from "./offload-backups.ts";
 import { watchQueue } from "./offload-gauges.ts";
-import { logQueueFact, logReport } from "./offload-log.ts";
+import { logQueueFact, reportLog } from "./offload-log.ts";
 import { startOutbox } from "./offload-outbox.ts";
 import type { OffloadParts, Tier2Parts } from "./offload-parts.ts";
 import { type QueueSource, type RunningQueue, runQueue } from "./offload-queue.ts";
@@ -269,10 +269,14 @@ class Offload implements OffloadRole {
     const latest = await queue.readLatest();
     if (latest.kind === "ok")
       for (const [cluster, at] of Object.entries(latest.value)) wal.send({ type: "frontier.restored", cluster, at });
+    /** A listing may end after the queue has. */
+    const tell = (event: QueueEvent) => {
+      if (wal.getSnapshot().status === "active") wal.send(event);
+    };
     const hydrated = new Set<string>();
     const machine = reconcilerOf(this.#parts, {
-      listing: (cluster) => wal.send({ type: "cluster.listing", cluster }),
-      listed: (cluster, missing, held) => wal.send({ type: "cluster.listed", cluster, missing, held }),
+      listing: (cluster) => tell({ type: "cluster.listing", cluster }),
+      listed: (cluster, missing, held) => tell({ type: "cluster.listed", cluster, missing, held }),
       relationOf: uploader.relationOf,
       partials: uploader.notePartials,
       newest(cluster, mtimeMs) {
@@ -287,8 +291,9 @@ class Offload implements OffloadRole {
       id: "reconciler/server",
       input: { periodMs: this.#options.reconcileMs ?? RECONCILE_MS },
     });
+    const logReport = reportLog(log);
     this.#reconciler.on("reconcile.finished", ({ report }) => {
-      logReport(log, report);
+      logReport(report);
       for (const [cluster, found] of divergenceIn(report, Date.now() / 1000)) this.#divergence.set(cluster, found);
     });
     this.#reconciler.subscribe({

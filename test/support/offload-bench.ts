@@ -92,7 +92,7 @@ export type OffloadBench = AsyncDisposable & {
 export async function offloadBench(directory: string): Promise<OffloadBench> {
   const log = testLog();
   const walDirectory = join(directory, "wal");
-  await mkdir(join(directory, "s3"));
+  await mkdir(join(directory, "s3"), { recursive: true });
   const s3 = await testS3(join(directory, "s3"));
   const store = await WalStore.open({
     directory: walDirectory,

@@ -27,6 +27,13 @@ const INTEGRITY: Readonly<Record<string, string>> = {
   XAmzContentSHA256Mismatch: "the checksum of the bytes received differs from the signed one",
 };
 
+const FULL: Readonly<Record<string, string>> = {
+  InsufficientStorage: "the store has no space left",
+  QuotaExceeded: "the store's quota is used up",
+  XMinioAdminBucketQuotaExceeded: "the bucket's quota is used up (MinIO)",
+  XMinioStorageFull: "the store has no space left (MinIO)",
+};
+
 /** Besides every 5xx status and every error of the network. */
 const TRANSIENT: Readonly<Record<string, string>> = {
   ConditionalRequestConflict: "another write to the same key was under way",
@@ -70,6 +77,7 @@ export function classifyS3(error: unknown, what: string, signal?: AbortSignal): 
   if (name in CREDENTIALS) return failure("KLIO-S3-CREDENTIALS", reason(CREDENTIALS[name]));
   if (name in BUCKET) return failure("KLIO-S3-BUCKET", reason(BUCKET[name]));
   if (name in INTEGRITY) return failure("KLIO-S3-INTEGRITY", reason(INTEGRITY[name]));
+  if (name in FULL || status === 507) return failure("KLIO-S3-FULL", reason(FULL[name] ?? "status 507"));
   if (name in TRANSIENT || status === 429) return failure("KLIO-S3-DOWN", reason(TRANSIENT[name]));
   if (UNSUPPORTED.has(name) || status === 501) return failure("KLIO-S3-REFUSED", reason("not supported by this store"));
   if (status === 401 || status === 403) return failure("KLIO-S3-CREDENTIALS", reason(`status ${status}`));

@@ -67,7 +67,7 @@ export function segmentUploader(options: SegmentUploaderOptions) {
       loaded.set(task, { name: candidate, file });
       return ok({ kind: "read", name: candidate, bytes: file.bytes, rawBytes: file.rawBytes });
     }
-    return ok({ kind: "gone" });
+    return ok({ kind: name.endsWith(PARTIAL) ? "nothing" : "gone" }); // O7
   }
 
   /** How tier 2's object relates to tier 1's file. An object that cannot be decoded is not ours. */

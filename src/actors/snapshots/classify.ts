@@ -7,6 +7,8 @@ type Row = { text: RegExp; code: ErrorCode };
 
 // In this order; the first that matches decides.
 const texts: readonly Row[] = [
+  // As object stores write it; the system's own message, of the cache's disk, has no capital and no full stop.
+  { text: /No space left on device\.|InsufficientStorage|StorageFull|QuotaExceeded/, code: "KLIO-S3-FULL" },
   { text: /no space left on device/i, code: "KLIO-DISK-FULL" },
   { text: /disk quota exceeded/i, code: "KLIO-DISK-FULL" },
   { text: /invalid repository password/i, code: "KLIO-KEY-MISMATCH" },

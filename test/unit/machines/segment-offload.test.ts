@@ -25,6 +25,7 @@ const task: OffloadTask = {
 };
 const read: Outcome<ReadResult> = ok({ kind: "read", name: NAME, bytes: 10, rawBytes: 1 << 24 });
 const gone: Outcome<ReadResult> = ok({ kind: "gone" });
+const nothing: Outcome<ReadResult> = ok({ kind: "nothing" });
 const put: Outcome<PutResult> = ok({ bytes: 99, wasThere: false });
 const down = failure("KLIO-S3-DOWN", "no answer");
 const damaged = failure("KLIO-WAL-DAMAGED", "frame 3");
@@ -113,6 +114,12 @@ test("O4: a file that is gone counts only when tier 2 holds it", async () => {
   expect(await toPromise(lost.actor)).toMatchObject({ code: "KLIO-WAL-MISSING", fatal: true });
 });
 
+test("O7: a partial file of which nothing is left to relay ends well, without asking tier 2", async () => {
+  const { actor, facts, calls } = offload({ reads: [nothing] });
+  expect(await toPromise(actor)).toEqual({ kind: "done", name: NAME });
+  expect([facts, calls.puts]).toEqual([[], 0]);
+});
+
 test("O5: a stop leaves no verdict and says nothing", async () => {
   for (const hangs of ["reading", "putting"] as const) {
     const { actor, facts } = offload({ hangs });
@@ -137,6 +144,7 @@ test("O6: tier 2 being away is not held against the file", async () => {
 const events = {
   "read/ok": { type: "xstate.done.actor.readSegment", output: read },
   "read/gone": { type: "xstate.done.actor.readSegment", output: gone },
+  "read/nothing": { type: "xstate.done.actor.readSegment", output: nothing },
   "read/retryable": { type: "xstate.done.actor.readSegment", output: busy },
   "read/fatal": { type: "xstate.done.actor.readSegment", output: damaged },
   "put/ok": { type: "xstate.done.actor.putSegment", output: put },
@@ -162,6 +170,7 @@ export const transitionTable: Record<State, Record<keyof typeof events, string>>
     ...stopped,
     "read/ok": "putting",
     "read/gone": "searching",
+    "read/nothing": "present",
     "read/retryable": "backingOff",
     "read/fatal": "abandoned",
   },

@@ -34,6 +34,8 @@ const ended = (stderr: string, more: Partial<CommandResult> = {}): CommandResult
 });
 
 test.each<[string, Peer, string, string]>([
+  ["error writing pack: No space left on device.", "s3", "KLIO-S3-FULL", "retryable"],
+  ["unable to write cache: no space left on device", "s3", "KLIO-DISK-FULL", "retryable"],
   ["unable to write: /data/base/p12: no space left on device", "directory", "KLIO-DISK-FULL", "retryable"],
   ["failed to open repository: invalid repository password", "directory", "KLIO-KEY-MISMATCH", "fatal"],
   ["error listing blobs: The specified bucket does not exist.", "s3", "KLIO-S3-BUCKET", "fatal"],
