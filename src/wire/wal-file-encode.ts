@@ -46,7 +46,7 @@ export async function* encodeWalFile(
   let rawBytes = 0;
   for await (const { pieces, bytes } of regroup(blocks, MAX_FRAME_RAW_BYTES)) {
     for (const piece of pieces) hash.update(piece);
-    yield* sealer.seal("data", await pack(pieces), rawBytes);
+    yield* sealer.seal("data", await pack(pieces), rawBytes, false);
     rawBytes += bytes;
   }
   if (!complete) return;

@@ -3,7 +3,8 @@
 //       data key with 32 fresh random bytes, stored with its first frame); the nonce is the frame's number under it.
 //
 //   offset  bytes  field (numbers little-endian)
-//        0      1  1 data, 2 footer; plus 0x80 on the first frame of an opening
+//        0      1  1 data, 2 footer; plus 0x80 on the first frame of an opening, 0x40 on the first frame of a write: what lies
+//                  before it was durable when it was written
 //        1      1  codec: 0 none, 1 zstd
 //        2      2  zero
 //        4      4  raw bytes
@@ -29,6 +30,7 @@ export const MIN_COMPRESS_BYTES = 8 << 10;
 export const ASYNC_COMPRESS_BYTES = 64 << 10;
 
 const FIRST = 0x80;
+const STARTS_WRITE = 0x40;
 export type FrameKind = "data" | "footer";
 type FrameCodec = "none" | "zstd";
 const KINDS: Readonly<Record<FrameKind, number>> = { data: 1, footer: 2 };
@@ -104,11 +106,11 @@ export class FrameSealer {
     this.#key = frameKey(file, salt);
   }
 
-  /** The frame as pieces to be written one after the other. */
-  seal(kind: FrameKind, { codec, payload, rawBytes }: Packed, rawOffset: number): Buffer[] {
+  /** The frame as pieces to be written one after the other. `startsWrite`: all frames before it are durable. */
+  seal(kind: FrameKind, { codec, payload, rawBytes }: Packed, rawOffset: number, startsWrite: boolean): Buffer[] {
     const isFirst = this.#counter === 0;
     const head = Buffer.alloc(FRAME_HEAD_BYTES);
-    head[0] = KINDS[kind] | (isFirst ? FIRST : 0);
+    head[0] = KINDS[kind] | (isFirst ? FIRST : 0) | (startsWrite ? STARTS_WRITE : 0);
     head[1] = CODECS[codec];
     head.writeUInt32LE(rawBytes, 4);
     head.writeUInt32LE(payload.length, 8);
@@ -125,6 +127,7 @@ export class FrameSealer {
 export type FrameHead = {
   kind: FrameKind;
   isFirst: boolean;
+  startsWrite: boolean;
   codec: FrameCodec;
   rawBytes: number;
   storedBytes: number;
@@ -135,7 +138,7 @@ export type FrameHead = {
 export function parseFrameHead(bytes: Buffer): FrameHead | undefined {
   if (bytes.readUInt32LE(12) !== crc32(bytes.subarray(0, 12)) || bytes.readUInt16LE(2) !== 0) return undefined;
   const flags = bytes.readUInt8(0);
-  const kind = (["data", "footer"] as const).find((name) => KINDS[name] === (flags & ~FIRST));
+  const kind = (["data", "footer"] as const).find((name) => KINDS[name] === (flags & ~(FIRST | STARTS_WRITE)));
   const codec = (["none", "zstd"] as const).find((name) => CODECS[name] === bytes.readUInt8(1));
   const rawBytes = bytes.readUInt32LE(4);
   const storedBytes = bytes.readUInt32LE(8);
@@ -143,7 +146,17 @@ export function parseFrameHead(bytes: Buffer): FrameHead | undefined {
   if (codec === "none" ? storedBytes !== rawBytes : storedBytes === 0 || storedBytes >= rawBytes) return undefined;
   const isFirst = (flags & FIRST) !== 0;
   const length = FRAME_HEAD_BYTES + (isFirst ? SALT_BYTES : 0) + storedBytes + TAG_BYTES;
-  return { kind, isFirst, codec, rawBytes, storedBytes, bytes: length };
+  const startsWrite = (flags & STARTS_WRITE) !== 0;
+  return { kind, isFirst, startsWrite, codec, rawBytes, storedBytes, bytes: length };
+}
+
+/** Does a write begin somewhere in these bytes, at any offset? Then what lies before it was durable once. */
+export function holdsWriteStart(bytes: Buffer): boolean {
+  for (let at = 0; at + FRAME_HEAD_BYTES <= bytes.length; at++) {
+    if (((bytes[at] ?? 0) & STARTS_WRITE) === 0 || bytes[at + 2] !== 0 || bytes[at + 3] !== 0) continue;
+    if (parseFrameHead(bytes.subarray(at, at + FRAME_HEAD_BYTES))?.startsWrite === true) return true;
+  }
+  return false;
 }
 
 /** Opens the frames of a file in their order. */

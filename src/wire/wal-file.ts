@@ -28,11 +28,12 @@ import {
 const FOOTER_RAW_BYTES = 40;
 export type Footer = { rawBytes: number; sha256: Buffer };
 
+/** All before it must be durable. */
 export function sealFooter(sealer: FrameSealer, { rawBytes, sha256 }: Footer): Buffer[] {
   const raw = Buffer.alloc(FOOTER_RAW_BYTES);
   raw.writeBigUInt64LE(BigInt(rawBytes));
   sha256.copy(raw, 8);
-  return sealer.seal("footer", { codec: "none", payload: raw, rawBytes: FOOTER_RAW_BYTES }, rawBytes);
+  return sealer.seal("footer", { codec: "none", payload: raw, rawBytes: FOOTER_RAW_BYTES }, rawBytes, true);
 }
 
 /** A data frame that was found whole. `payload` is still compressed; `stored` are its bytes as they lie in the file. */

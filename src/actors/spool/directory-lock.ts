@@ -7,14 +7,15 @@ import { dirname, join } from "node:path";
 import { KlioError } from "../../errors.ts";
 import { processStartTime } from "../process/run-child.actor.ts";
 import { isMissing, isThere, storeError } from "./classify.ts";
-import { FILE_MODE } from "./durable-file.ts";
+import { FILE_MODE, syncDirectory } from "./durable-file.ts";
 
 /** No cluster can have this name. */
 const LOCK_NAME = ".lock";
 
 type Holder = { host: string; pid: number; started: string };
 
-export type DirectoryLock = { release(): Promise<void> };
+/** `isTakenOver`: whoever held it before did not release it. */
+export type DirectoryLock = { isTakenOver: boolean; release(): Promise<void> };
 
 function parseHolder(text: string): Holder | undefined {
   const [host = "", pid = "", started = ""] = text.trim().split(" ");
@@ -85,16 +86,19 @@ export async function lockDirectory(directory: string): Promise<DirectoryLock> {
   const path = join(directory, LOCK_NAME);
   const own = `${path}.${randomBytes(6).toString("hex")}`;
   const text = `${hostname()} ${process.pid} ${processStartTime(process.pid) ?? ""}\n`;
-  const lock = { release: () => rm(path, { force: true }) };
+  const held = async (isTakenOver: boolean) => {
+    await syncDirectory(directory); // else a power loss would pass for a release
+    return { isTakenOver, release: () => rm(path, { force: true }) };
+  };
   try {
     await writeFile(own, text, { mode: FILE_MODE, flag: "wx" });
     for (let attempt = 0; attempt < 10; attempt++) {
-      if (await claim(own, path)) return lock;
+      if (await claim(own, path)) return await held(false);
       const found = await readHolder(path);
       if (found === undefined) continue; // released meanwhile
       if (found.holder !== undefined && isAlive(found.holder))
         throw locked(path, `is used by process ${found.holder.pid}`);
-      if (await takeOver(own, path, found.text)) return lock;
+      if (await takeOver(own, path, found.text)) return await held(true);
     }
     throw locked(path, "is being locked by other servers");
   } catch (error) {

@@ -68,7 +68,7 @@ export class WalStore implements WalReader {
       await makeDirectory(directory);
       const lock = await lockDirectory(directory); // E4
       try {
-        await recoverStore(directory, options.masterKey, log);
+        await recoverStore(directory, options.masterKey, log, lock.isTakenOver);
         return new WalStore(options, lock);
       } catch (error) {
         await lock.release();

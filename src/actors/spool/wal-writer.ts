@@ -239,7 +239,8 @@ export class WalWriter {
     for (let slot = this.#slots[0]; slot?.packed !== undefined; slot = this.#slots[0]) {
       this.#slots.shift();
       if (this.#state.sealer === undefined) throw new KlioError("KLIO-BUG", `${this.name} cannot be written`);
-      this.#out.push(...this.#state.sealer.seal("data", slot.packed, this.#sealedBytes));
+      const startsWrite = this.#out.length === 0; // E5
+      this.#out.push(...this.#state.sealer.seal("data", slot.packed, this.#sealedBytes, startsWrite));
       this.#sealedBytes += slot.rawBytes;
     }
     if (!this.#isWriting && this.#out.length > 0 && this.#sealedBytes > this.#headerOnly()) this.#write();

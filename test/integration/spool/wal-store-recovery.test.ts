@@ -81,6 +81,38 @@ test("a file that is torn within its header, or empty, begins anew", async () =>
   await put(store, cluster, name, segment);
 });
 
+test("E7: after a crash a torn last write is cut so that the rest can be read; damage before a later write never is", async () => {
+  for (const [flipped, isTorn] of [
+    [25_000, true],
+    [15_000, false],
+  ] as const) {
+    await using dir = await temporaryDirectory();
+    const { store, masterKey } = await openStore(dir.path);
+    const path = pathOf(dir.path, `${name}.partial`);
+    const writer = await store.openWriter(request);
+    for (const to of [10_000, 20_000, 30_000]) await append(writer, segment, { from: to - 10_000, to });
+    await writer.close();
+    await store.close();
+    const bytes = await readFile(path);
+    bytes[flipped] = (bytes[flipped] ?? 0) ^ 4;
+    await writeFile(path, bytes);
+    const afterStop = await openStore(dir.path, masterKey);
+    await expect(read(afterStop.store, cluster, `${name}.partial`)).rejects.toThrow(code("KLIO-WAL-DAMAGED"));
+    await afterStop.store.close();
+    await writeFile(join(dir.path, ".lock"), "another-host 1 1\n");
+    const { store: afterCrash, log } = await openStore(dir.path, masterKey);
+    await using _ = afterCrash;
+    const reading = read(afterCrash, cluster, `${name}.partial`);
+    if (isTorn) {
+      expect((await reading)?.equals(segment.subarray(0, 20_000))).toBe(true);
+      expect(log.events()).toContain("wal.torn");
+    } else {
+      await expect(reading).rejects.toThrow(code("KLIO-WAL-DAMAGED"));
+      expect(await readFile(path)).toEqual(bytes);
+    }
+  }
+});
+
 test("damage inside an unfinished file is told, kept aside, and asked for again", async () => {
   await using dir = await temporaryDirectory();
   const { store, log } = await openStore(dir.path);

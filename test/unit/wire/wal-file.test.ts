@@ -44,7 +44,7 @@ function writtenInPieces(raw: Buffer, openings: number[][], segmentBytes: number
     for (const size of sizes) {
       const piece = raw.subarray(at, at + size);
       if (piece.length === 0) continue;
-      parts.push(...sealer.seal("data", packSync([piece]), at));
+      parts.push(...sealer.seal("data", packSync([piece]), at, false));
       at += piece.length;
     }
   }
@@ -184,7 +184,7 @@ test("D4: a footer that does not fit the bytes before it is damage", async () =>
   const header = encodeHeader(identity, fileKey.dataKey, master, randomBytes(12));
   const file = (footer: { rawBytes: number; sha256: Buffer }) => {
     const sealer = new FrameSealer(fileKey, randomBytes(32));
-    const frame = sealer.seal("data", packSync([raw]), 0);
+    const frame = sealer.seal("data", packSync([raw]), 0, true);
     return Buffer.concat([header, ...frame, ...sealFooter(sealer, footer)]);
   };
   const sha256 = createHash("sha256").update(raw).digest();
