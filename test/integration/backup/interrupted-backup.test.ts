@@ -6,6 +6,7 @@ import { klio } from "../../../src/demo/klio-command.ts";
 import { giveTo } from "../../../src/demo/run-as.ts";
 import type { Stage } from "../../../src/demo/stage.ts";
 import type { BackupMetadata } from "../../../src/domain/backup-metadata.ts";
+import { backupStates } from "../../support/backup-states.ts";
 import { eventually } from "../../support/eventually.ts";
 import { openStage, type TestStage } from "../../support/stage.ts";
 
@@ -57,20 +58,8 @@ async function restarted(pid: number): Promise<Record<string, number>> {
   );
 }
 
-const states = [
-  "running.starting",
-  "running.copyingTablespaces",
-  "running.copyingData",
-  "running.copyingControlFile",
-  "running.stopping",
-  "running.storingManifest",
-  "running.awaitingWal.closing",
-  "verifying.reading",
-  "maintaining.working",
-];
-
 /** After these a next backup is taken: in the midst of the copy, and when all was stored. */
-const followed = ["running.copyingData", "maintaining.working"];
+const followed: readonly string[] = ["running.copyingData", "maintaining.working"];
 
 test("a good backup, then a restart: times are restored, counters begin at 0", async () => {
   expect((await place.backup("good")).code).toBe(0);
@@ -85,7 +74,7 @@ test("a good backup, then a restart: times are restored, counters begin at 0", a
   expect(after).not.toHaveProperty("latest_failure_time_seconds");
 }, 60_000);
 
-test.each(states)(
+test.each(backupStates)(
   "killed in %s: one failure, nothing running, nothing half is listed",
   async (state) => {
     const name = `killed-in-${state.replace(/\W/g, "-")}`;
