@@ -65,6 +65,8 @@ export async function setStage(options: {
   usualPorts?: boolean;
   /** Whole telemetry environment of each process, instead of the caller's OTEL_* with a Prometheus endpoint. */
   telemetry?: Record<"server" | "sidecar", Readonly<Record<string, string>>>;
+  /** Added to the environment of each process. */
+  processEnv?: Record<"server" | "sidecar", Readonly<Record<string, string>>>;
 }): Promise<Stage> {
   const { directory, env, narrator, stack, usualPorts = true } = options;
   const runAs = unprivileged();
@@ -112,7 +114,7 @@ export async function setStage(options: {
         tiers.tier1 ? "--tier1" : "--no-tier1",
         ...(tiers.tier2 ? ["--tier2"] : []),
       ],
-      env: { ...serverEnv, ...telemetry.server },
+      env: { ...serverEnv, ...telemetry.server, ...options.processEnv?.server },
       runAs: {},
       cwd: directory,
       logFile: join(directory, "server", "server.log"),
@@ -153,7 +155,7 @@ export async function setStage(options: {
       "--console-listen-address",
       `127.0.0.1:${ports.sidecarConsole}`,
     ],
-    env: { ...clientEnv, ...telemetry.sidecar },
+    env: { ...clientEnv, ...telemetry.sidecar, ...options.processEnv?.sidecar },
     runAs,
     cwd: sidecarDirectory,
     logFile: join(sidecarDirectory, "sidecar.log"),

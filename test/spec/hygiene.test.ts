@@ -17,6 +17,7 @@ const tests = sourcesIn("test");
 /** Files of tests that wait for time, and why. */
 const patience: Patience = {
   "test/support/eventually.ts": "asks for a fact again and again, a short while apart",
+  "test/support/kill-sweep.ts": "a seed chooses the instant of a kill; nothing depends on it",
   "test/support/faulty-s3.ts": "plays a slow store; nothing waits for it",
   "test/spec/hygiene.test.ts": "holds what must be caught",
 };

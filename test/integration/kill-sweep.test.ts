@@ -1,0 +1,18 @@
+// The short form of `npm run chaos wal`.
+import { expect, test } from "vitest";
+import { isExact } from "../../src/demo/ledger.ts";
+import { sweepKills } from "../support/kill-sweep.ts";
+import { seeds } from "../support/random.ts";
+
+test("P1, P2, P8: whoever is killed, and when, every acknowledged commit is restored, and segments are PostgreSQL's own", {
+  timeout: 600_000,
+}, async () => {
+  const run = seeds("KLIO_KILL", 14);
+  const told: string[] = [];
+  const result = await sweepKills({ seeds: run, tell: (text) => told.push(text) });
+  expect(told.length).toBe(run.length);
+  expect(result.kills).toBeGreaterThanOrEqual(run.length);
+  expect(result.segments).toBeGreaterThan(0);
+  expect(result.commits).toBeGreaterThan(5 * run.length);
+  expect(isExact(result.restored)).toBe(true);
+});
