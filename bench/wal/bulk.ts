@@ -54,7 +54,7 @@ async function receiveByTool(bench: WalBench, range: Range): Promise<Run> {
 }
 
 /** `cluster` must be new to the server. */
-async function receiveByKlio(bench: WalBench, range: Range, cluster: string, address?: string): Promise<Run> {
+export async function receiveByKlio(bench: WalBench, range: Range, cluster: string, address?: string): Promise<Run> {
   const slot = "round_klio";
   await freshSlot(bench, range, slot);
   const server = bench.serverPid;
@@ -84,8 +84,7 @@ export const bulkClusters = (rounds: number) =>
 
 export async function benchBulk(bench: WalBench, ranges: readonly Range[], rounds: number): Promise<Figure[]> {
   const figures: Figure[] = [];
-  const only = process.env.KLIO_BENCH_KINDS?.split(",");
-  for (const range of ranges.filter(({ kind }) => only?.includes(kind) ?? true)) {
+  for (const range of ranges) {
     const tool: Run[] = [];
     const klio: Run[] = [];
     for (let round = 0; round < rounds; round++) {

@@ -12,13 +12,13 @@ import { freePort, type LocalPostgres, startPostgres } from "../../src/demo/loca
 import { type ManagedProcess, startManaged } from "../../src/demo/managed-process.ts";
 
 const VERSION = 15;
+/** Of a copy of the source that only replays. */
+export const COPY_SETTINGS = { shared_buffers: "512MB", max_wal_senders: "20", max_replication_slots: "20" };
 const SETTINGS = {
   wal_level: "replica",
-  max_wal_senders: "20",
-  max_replication_slots: "20",
+  ...COPY_SETTINGS,
   max_wal_size: "8GB",
   checkpoint_timeout: "1h",
-  shared_buffers: "512MB",
   synchronous_commit: "on",
   wal_compression: "off",
   autovacuum: "off",
