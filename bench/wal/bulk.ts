@@ -2,8 +2,8 @@
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Figure } from "../run.ts";
+import { median, spread } from "../statistics.ts";
 import { forgetPeak, usageOf, type WalBench } from "./stage.ts";
-import { median, spread } from "./statistics.ts";
 import type { Range } from "./workload.ts";
 
 type Run = { mibPerSecond: number; cpuPerGiB: number; sidecarCpu: number; serverCpu: number; peaks: number[] };

@@ -2,8 +2,8 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Figure } from "../run.ts";
+import { median, quantile, spread } from "../statistics.ts";
 import type { Receiver, WalBench } from "./stage.ts";
-import { median, quantile, spread } from "./statistics.ts";
 import { run } from "./workload.ts";
 
 type Mode = "none" | "pg_receivewal" | "klio";

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { preparePostgres } from "../../src/demo/local-postgres.ts";
 import { giveTo } from "../../src/demo/run-as.ts";
 import type { Figure } from "../run.ts";
+import { median, spread } from "../statistics.ts";
 import { COPY_SETTINGS, type WalBench } from "./stage.ts";
-import { median, spread } from "./statistics.ts";
 
 export const FEED_CLUSTER = "feed";
 const SLOTS = { tool: "feed_tool", klio: "feed_klio" };

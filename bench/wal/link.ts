@@ -1,9 +1,9 @@
 // What distance costs: bulk ingest through a proxy that delays each direction, against the same proxy without delay.
 import { connect, createServer, type Server, type Socket } from "node:net";
 import type { Figure } from "../run.ts";
+import { median, spread } from "../statistics.ts";
 import { receiveByKlio } from "./bulk.ts";
 import type { WalBench } from "./stage.ts";
-import { median, spread } from "./statistics.ts";
 import type { Range } from "./workload.ts";
 
 const ONE_WAY_MS = 10;
