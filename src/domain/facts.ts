@@ -21,6 +21,11 @@ export type Fact =
   | { type: "backup.verified"; coverage: number }
   /** A backup is complete. `unverified`: no verification of it could be made. */
   | { type: "backup.completed"; unverified: boolean }
+  /** A reconcile loop begins a round. `retried`: the one before it failed. */
+  | { type: "reconcile.begun"; controller: string; retried: boolean }
+  /** A round was asked for during another one, and waits. */
+  | { type: "reconcile.waiting"; controller: string }
+  | { type: "reconcile.ended"; controller: string; failed: boolean }
   /** A supervised child process ended unexpectedly and is started again. */
   | { type: "child.restarted"; name: string; reason: string };
 

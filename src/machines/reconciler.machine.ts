@@ -5,6 +5,7 @@
 //   R3. A request for one cluster looks at that cluster only.
 //   R4. No round begins after `shutdown.requested`.
 import { assign, emit, setup } from "xstate";
+import type { FactOf } from "../domain/facts.ts";
 import type { Outcome } from "../domain/outcome.ts";
 import type { StateMeta } from "../telemetry/state-telemetry.ts";
 import { unprovided } from "./unprovided.ts";
@@ -26,7 +27,9 @@ export type Repairs = { enqueued: number; removed: number; enqueuedBackups: numb
 type ClusterReport = Omit<Findings, "names"> & Repairs & { error: string };
 export type ReconcileReport = { round: number; cluster: string; error: string; clusters: ClusterReport[] };
 export type ReconcilerInput = { periodMs: number };
-export type ReconcilerFact = { type: "reconcile.finished"; report: ReconcileReport };
+export type ReconcilerFact =
+  | { type: "reconcile.finished"; report: ReconcileReport }
+  | FactOf<"reconcile.begun" | "reconcile.waiting" | "reconcile.ended">;
 type Context = ReconcilerInput & {
   round: number;
   /** Empty: all clusters. */
@@ -48,6 +51,13 @@ const nothing: Findings = {
   backups: [],
 };
 const noRepairs: Repairs = { enqueued: 0, removed: 0, enqueuedBackups: 0 };
+
+/** What this loop is called in its metrics. */
+const CONTROLLER = "tiers";
+
+function hasFailed({ error, clusters }: ReconcileReport): boolean {
+  return error !== "" || clusters.some((cluster) => cluster.error !== "");
+}
 
 function reported(context: Context, repairs: Repairs, error: string): Partial<Context> {
   const { names: _, ...findings } = context.findings;
@@ -98,6 +108,15 @@ export const reconciler = setup({
     reportCluster: assign(({ context }, outcome: Outcome<Repairs>) =>
       outcome.kind === "ok" ? reported(context, outcome.value, "") : reported(context, noRepairs, outcome.reason),
     ),
+    emitBegun: emit(
+      ({ context }) =>
+        ({ type: "reconcile.begun", controller: CONTROLLER, retried: hasFailed(context.report) }) as const,
+    ),
+    emitWaiting: emit({ type: "reconcile.waiting", controller: CONTROLLER } as const),
+    emitEnded: emit(
+      ({ context }) =>
+        ({ type: "reconcile.ended", controller: CONTROLLER, failed: hasFailed(context.report) }) as const,
+    ),
     emitFinished: emit(({ context }) => ({ type: "reconcile.finished", report: context.report }) as const),
   },
   guards: {
@@ -122,9 +141,11 @@ export const reconciler = setup({
   on: { "shutdown.requested": ".stopped" },
   states: {
     working: {
-      entry: "beginRound",
+      entry: ["emitBegun", "beginRound"],
       initial: "listing",
-      on: { "reconcile.requested": { actions: { type: "keepAgain", params: ({ event }) => event } } },
+      on: {
+        "reconcile.requested": { actions: [{ type: "keepAgain", params: ({ event }) => event }, "emitWaiting"] },
+      },
       states: {
         listing: {
           meta: { description: "which clusters are there, on either tier" },
@@ -174,7 +195,7 @@ export const reconciler = setup({
       },
     },
     reporting: {
-      entry: "emitFinished",
+      entry: ["emitEnded", "emitFinished"],
       always: [
         { guard: "isRequestedAgain", target: "working", actions: "takeAgain" },
         { target: "resting", actions: "forgetRequest" },

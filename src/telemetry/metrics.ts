@@ -24,6 +24,9 @@ function recordPosition(
   instruments.set("klio.wal.latest_written_lsn", Number(end), labels);
 }
 
+/** When the round of each controller began, epoch seconds. */
+const rounds = new WeakMap<Instruments, Map<string, number>>();
+
 const recorders: { [T in Fact["type"]]: Recorder<T> } = {
   "wal.received": (to, { cluster, bytes }) => to.add("klio.wal.received_size", bytes, { cluster_name: cluster }),
   "wal.durable": (to, { cluster, bytes }) => to.add("klio.wal.written_size", bytes, { cluster_name: cluster }),
@@ -47,6 +50,21 @@ const recorders: { [T in Fact["type"]]: Recorder<T> } = {
   "task.redelivered": (to, { stream }) => to.add("klio.queue.redeliveries", 1, { stream }),
   "backup.verified": (to, { coverage }) => to.set("klio.backup.verification_coverage", coverage, {}),
   "backup.completed": (to, { unverified }) => to.set("klio.backup.unverified", unverified ? 1 : 0, {}),
+  "reconcile.begun": (to, { controller, retried }, now) => {
+    rounds.set(to, (rounds.get(to) ?? new Map<string, number>()).set(controller, now));
+    for (const result of ["success", "error"]) to.add("controller_runtime_reconcile_total", 0, { controller, result });
+    to.add("controller_runtime_reconcile_errors_total", 0, { controller });
+    to.add("workqueue_adds_total", 1, { name: controller });
+    to.add("workqueue_retries_total", retried ? 1 : 0, { name: controller });
+    to.set("workqueue_depth", 0, { name: controller });
+  },
+  "reconcile.waiting": (to, { controller }) => to.set("workqueue_depth", 1, { name: controller }),
+  "reconcile.ended": (to, { controller, failed }, now) => {
+    to.add("controller_runtime_reconcile_total", 1, { controller, result: failed ? "error" : "success" });
+    to.add("controller_runtime_reconcile_errors_total", failed ? 1 : 0, { controller });
+    const begun = rounds.get(to)?.get(controller) ?? now;
+    to.record("controller_runtime_reconcile_time_seconds", Math.max(0, now - begun), { controller });
+  },
   "child.restarted": (to, { name }) => to.add("klio.child.restarts", 1, { child: name }),
 };
 

@@ -185,6 +185,25 @@ export const metrics = {
   ),
   "klio.queue.bytes": gauge("By", server, [], "Number of bytes currently stored in the embedded NATS JetStream queue."),
 
+  // reconcile loops, under the names that dashboards of controllers know
+  controller_runtime_reconcile_total: counter(
+    "",
+    server,
+    ["controller", "result"],
+    "Rounds of a reconcile loop, by result: success or error.",
+  ),
+  controller_runtime_reconcile_errors_total: counter("", server, ["controller"], "Failed rounds of a reconcile loop."),
+  controller_runtime_reconcile_time_seconds: histogram(
+    "s",
+    server,
+    ["controller"],
+    "How long a round of a reconcile loop took.",
+    real,
+  ),
+  workqueue_depth: gauge("", server, ["name"], "Rounds of a reconcile loop that wait."),
+  workqueue_adds_total: counter("", server, ["name"], "Rounds of a reconcile loop that became due."),
+  workqueue_retries_total: counter("", server, ["name"], "Rounds of a reconcile loop that followed a failed one."),
+
   // beside the contract
   "klio.wal.received_size": counter("By", server, byCluster, "Raw WAL bytes received.", own),
   "klio.wal.latest_written_lsn": gauge("By", server, byTier, "End of the latest complete WAL file, in base 10.", own),

@@ -126,7 +126,7 @@ export class AskedReader extends MetricReader {
 export function valuesOf(metrics: readonly MetricData[]): Record<string, number> {
   const values: Record<string, number> = {};
   for (const { descriptor, dataPoints } of metrics) {
-    if (!descriptor.name.startsWith("klio.")) continue;
+    if (!/^(klio\.|controller_runtime_|workqueue_)/.test(descriptor.name)) continue;
     for (const { attributes, value } of dataPoints) {
       const labels = Object.entries(attributes).map(([key, text]) => `${key}=${String(text)}`);
       const name = labels.length === 0 ? descriptor.name : `${descriptor.name}{${labels.sort().join(",")}}`;

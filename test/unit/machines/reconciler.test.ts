@@ -135,16 +135,49 @@ export const transitionTable: Record<State, Record<keyof typeof events, string>>
   "working.listing": {
     ...ignored,
     ...stop,
+    "reconcile.requested": "working.listing",
     "listed/ok": "working.comparing",
     "listed/none": "resting",
     "listed/failed": "resting",
   },
-  "working.comparing": { ...ignored, ...stop, "compared/ok": "working.repairing", "compared/failed": "resting" },
-  "working.repairing": { ...ignored, ...stop, "repaired/ok": "resting", "repaired/failed": "resting" },
+  "working.comparing": {
+    ...ignored,
+    ...stop,
+    "reconcile.requested": "working.comparing",
+    "compared/ok": "working.repairing",
+    "compared/failed": "resting",
+  },
+  "working.repairing": {
+    ...ignored,
+    ...stop,
+    "reconcile.requested": "working.repairing",
+    "repaired/ok": "resting",
+    "repaired/failed": "resting",
+  },
   resting: { ...ignored, ...stop, period: "working.listing", "reconcile.requested": "working.listing" },
 };
 
 const { context } = createActor(reconciler, { id: "x", input: { periodMs: 1_000 } }).getSnapshot();
+
+test("each round is told with its begin and its end, a request that waits, and a round after a failed one", async () => {
+  const { actor, clock, request } = start({ broken: "b" });
+  const told: object[] = [];
+  for (const type of ["reconcile.begun", "reconcile.waiting", "reconcile.ended"] as const)
+    actor.on(type, (fact) => void told.push(fact));
+  await rest();
+  clock.increment(1_000);
+  request();
+  await rest();
+  const controller = "tiers";
+  expect(told).toEqual([
+    { type: "reconcile.ended", controller, failed: true },
+    { type: "reconcile.begun", controller, retried: true },
+    { type: "reconcile.waiting", controller },
+    { type: "reconcile.ended", controller, failed: true },
+    { type: "reconcile.begun", controller, retried: true },
+    { type: "reconcile.ended", controller, failed: true },
+  ]);
+});
 
 test("every event in every state", () => {
   checkTransitionTable(reconciler, { ...context, todo: ["a"] }, transitionTable, events);

@@ -175,6 +175,34 @@ test.each(facts)("$type moves its instruments and no other", async (fact, expect
   expect(faults).toEqual([]);
 });
 
+test("a round of a reconcile loop moves the names that dashboards of controllers know", async () => {
+  const { instruments, values, reader } = make();
+  const controller = "tiers";
+  recordFact(instruments, { type: "reconcile.begun", controller, retried: false }, now);
+  recordFact(instruments, { type: "reconcile.waiting", controller }, now + 1);
+  recordFact(instruments, { type: "reconcile.ended", controller, failed: true }, now + 4);
+  const counts = {
+    "controller_runtime_reconcile_total{controller=tiers,result=error}": 1,
+    "controller_runtime_reconcile_total{controller=tiers,result=success}": 0,
+    "controller_runtime_reconcile_errors_total{controller=tiers}": 1,
+    "workqueue_adds_total{name=tiers}": 1,
+    "workqueue_retries_total{name=tiers}": 0,
+    "workqueue_depth{name=tiers}": 1,
+  };
+  expect(await values()).toMatchObject(counts);
+  const time = (await reader.metrics()).find(({ descriptor }) => descriptor.name.endsWith("time_seconds"));
+  expect(time?.dataPoints).toMatchObject([{ attributes: { controller }, value: { count: 1, sum: 4 } }]);
+  recordFact(instruments, { type: "reconcile.begun", controller, retried: true }, now + 4);
+  recordFact(instruments, { type: "reconcile.ended", controller, failed: false }, now + 5);
+  expect(await values()).toMatchObject({
+    ...counts,
+    "controller_runtime_reconcile_total{controller=tiers,result=success}": 1,
+    "workqueue_adds_total{name=tiers}": 2,
+    "workqueue_retries_total{name=tiers}": 1,
+    "workqueue_depth{name=tiers}": 0,
+  });
+});
+
 test("every attribute that a fact brings is one of the metric's row", async () => {
   const { instruments, reader } = make();
   for (const [fact] of facts) recordFact(instruments, fact, now);

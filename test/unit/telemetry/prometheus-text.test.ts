@@ -37,6 +37,12 @@ test("every metric of the contract has the name a Go exporter gives it", () => {
     "klio_base_uptime_seconds",
     "klio_queue_messages",
     "klio_queue_bytes",
+    "controller_runtime_reconcile_total",
+    "controller_runtime_reconcile_errors_total",
+    "controller_runtime_reconcile_time_seconds",
+    "workqueue_depth",
+    "workqueue_adds_total",
+    "workqueue_retries_total",
   ]);
 });
 
