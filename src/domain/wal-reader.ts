@@ -10,7 +10,22 @@ export type StoredWal = { name: string; storedBytes: number; mtimeMs: number };
  * blocks have been read). `blocks`: raw bytes from offset 0 in pieces of at most 1 MiB; throws KLIO-WAL-DAMAGED for
  * anything that is not exactly what was stored, KLIO-CANCELLED on abort; leaving the loop closes the file. Read once.
  */
-export type OpenWal = { segmentBytes: number; complete: boolean; blocks: AsyncIterable<Uint8Array> };
+export type OpenWal = {
+  segmentBytes: number;
+  complete: boolean;
+  blocks: AsyncIterable<Uint8Array>;
+  /** The same file without being unpacked, where it is read as it is stored; to be read instead of `blocks`. */
+  stored?: StoredBlocks;
+};
+
+/**
+ * Payloads as they are stored, authenticated and in their order: with `packedFrom` each is one zstd frame of so many raw
+ * bytes. Whoever unpacks them compares the whole with `sha256`, which a complete file has when its last block was read.
+ */
+export type StoredBlocks = {
+  blocks: AsyncIterable<{ bytes: Uint8Array; packedFrom?: number }>;
+  sha256(): Uint8Array | undefined;
+};
 
 export interface WalReader {
   readonly tier: Tier;

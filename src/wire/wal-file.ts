@@ -192,22 +192,33 @@ export async function decodeWalFile(
     if (complete && decoder.tornBytes > 0) throw damaged(cluster, name, "its header is cut off");
     return undefined;
   }
-  const blocks = async function* (): AsyncGenerator<Uint8Array> {
-    const hash = createHash("sha256");
+  const frames = async function* (): AsyncGenerator<StoredFrame> {
     try {
       while (frame !== undefined) {
         if (signal?.aborted) throw new KlioError("KLIO-CANCELLED", `reading ${name} was cancelled`);
-        const raw = await unpackFrame(frame, cluster, name);
-        hash.update(raw);
-        yield raw;
+        yield frame;
         await advance();
       }
-      checkEnd(decoder, hash, complete, cluster, name);
     } finally {
       await close();
     }
   };
-  return { segmentBytes: header.segmentBytes, complete, blocks: blocks() };
+  const blocks = async function* (): AsyncGenerator<Uint8Array> {
+    const hash = createHash("sha256");
+    for await (const each of frames()) {
+      const raw = await unpackFrame(each, cluster, name);
+      hash.update(raw);
+      yield raw;
+    }
+    checkEnd(decoder, hash, complete, cluster, name);
+  };
+  const packed = async function* (): AsyncGenerator<{ bytes: Uint8Array; packedFrom?: number }> {
+    for await (const { head, payload } of frames())
+      yield head.codec === "none" ? { bytes: payload } : { bytes: payload, packedFrom: head.rawBytes };
+    checkEnd(decoder, undefined, complete, cluster, name);
+  };
+  const stored = { blocks: packed(), sha256: () => decoder.footer?.sha256 };
+  return { segmentBytes: header.segmentBytes, complete, blocks: blocks(), stored };
 }
 
 async function unpackFrame(frame: StoredFrame, cluster: string, name: string): Promise<Buffer> {
@@ -218,14 +229,21 @@ async function unpackFrame(frame: StoredFrame, cluster: string, name: string): P
   }
 }
 
-/** D4. */
-function checkEnd(decoder: WalFileDecoder, hash: Hash, complete: boolean, cluster: string, name: string): void {
+/** D4; without a hash the reader of what is stored compares it. */
+function checkEnd(
+  decoder: WalFileDecoder,
+  hash: Hash | undefined,
+  complete: boolean,
+  cluster: string,
+  name: string,
+): void {
   if (decoder.footer === undefined) {
     if (complete) throw damaged(cluster, name, `it ends after ${decoder.rawBytes} raw bytes`);
     return;
   }
   if (decoder.tornBytes > 0) throw damaged(cluster, name, "there are bytes behind the footer");
-  if (!hash.digest().equals(decoder.footer.sha256)) throw damaged(cluster, name, "its SHA-256 is another one");
+  if (hash !== undefined && !hash.digest().equals(decoder.footer.sha256))
+    throw damaged(cluster, name, "its SHA-256 is another one");
 }
 
 function damaged(cluster: string, name: string, reason: string, cause?: unknown): KlioError {

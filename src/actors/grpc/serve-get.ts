@@ -5,7 +5,12 @@ import type { WalReader } from "../../domain/wal-reader.ts";
 import { requireWalName } from "../../domain/wal-segment.ts";
 import { errorText, KlioError } from "../../errors.ts";
 import { type WalServingEvent, walServing } from "../../machines/wal-serving.machine.ts";
-import { type GetRequest, type GetResult, GetResultSchema } from "../../proto/generated/klio/wal/v1/wal_pb.ts";
+import {
+  BlockCodec,
+  type GetRequest,
+  type GetResult,
+  GetResultSchema,
+} from "../../proto/generated/klio/wal/v1/wal_pb.ts";
 import { requireOwnCluster, serverStream, signalOf, traceparentOf } from "./handlers.ts";
 import type { IngestTelemetry } from "./serve-ingest.ts";
 
@@ -24,8 +29,19 @@ export function getMethod(options: { reader: WalReader; telemetry: Pick<IngestTe
       const opened = await reader.open(cluster, name, signalOf(call));
       if (opened === undefined) throw new KlioError("KLIO-WAL-MISSING", `${tier} has no ${name} of ${cluster}`);
       const segmentSize = BigInt(opened.segmentBytes);
-      for await (const walBlock of opened.blocks) yield create(GetResultSchema, { walBlock, segmentSize });
-      yield create(GetResultSchema, { segmentSize });
+      const { stored } = opened;
+      if (stored === undefined || !request.blockCodecs.includes(BlockCodec.ZSTD)) {
+        for await (const walBlock of opened.blocks) yield create(GetResultSchema, { walBlock, segmentSize });
+        yield create(GetResultSchema, { segmentSize });
+      } else {
+        for await (const { bytes: walBlock, packedFrom } of stored.blocks)
+          yield create(GetResultSchema, {
+            walBlock,
+            segmentSize,
+            ...(packedFrom !== undefined && { codec: BlockCodec.ZSTD, rawSize: BigInt(packedFrom) }),
+          });
+        yield create(GetResultSchema, { segmentSize, sha256: stored.sha256() ?? new Uint8Array() });
+      }
       end = { type: "file.served" };
     } catch (error) {
       const isMissing = error instanceof KlioError && error.code === "KLIO-WAL-MISSING";

@@ -5,12 +5,14 @@ import { type Failure, failureOf, type Outcome, ok } from "../../domain/outcome.
 import type { OpenWal } from "../../domain/wal-reader.ts";
 import { KlioError } from "../../errors.ts";
 import {
+  BlockCodec,
   GetRequestSchema,
   type GetResult,
   ListWALRequestSchema,
   type ListWALResult,
 } from "../../proto/generated/klio/wal/v1/wal_pb.ts";
 import { callError } from "./classify.ts";
+import { ReceivedFile } from "./received-file.ts";
 import { type Method, walMethods } from "./wal-methods.ts";
 
 export type CallOptions = { signal?: AbortSignal; timeoutMs?: number };
@@ -97,7 +99,7 @@ export async function openGet(
   const { path, serialize, deserialize } = walMethods.get;
   const metadata = new Metadata();
   if (traceparent !== undefined) metadata.set("traceparent", traceparent);
-  const request = create(GetRequestSchema, { clusterName, walName });
+  const request = create(GetRequestSchema, { clusterName, walName, blockCodecs: [BlockCodec.ZSTD] });
   const call = client.makeServerStreamRequest(path, serialize, deserialize, request, metadata);
   const stop = cancelWith(call, signal);
   const messages = (call as AsyncIterable<GetResult>)[Symbol.asyncIterator]();
@@ -114,25 +116,23 @@ export async function openGet(
   const segmentBytes = first.done ? 0 : Number(first.value.segmentSize);
   const complete = !walName.endsWith(".partial");
   const blocks = async function* (): AsyncGenerator<Uint8Array> {
-    let received = 0;
+    const whole = new ReceivedFile(peer, walName);
     let isAtEnd = false;
     try {
       for (let next = first; !next.done; next = await messages.next()) {
-        if (next.value.walBlock.length === 0) continue; // the empty block at the end
-        received += next.value.walBlock.length;
-        yield next.value.walBlock;
+        const raw = whole.take(next.value);
+        if (raw.length > 0) yield raw;
       }
       isAtEnd = true;
     } catch (error) {
       isAtEnd = true;
       if (signal?.aborted) throw new KlioError("KLIO-CANCELLED", `the download of ${walName} was cancelled`);
-      throw callError(error, peer);
+      throw error instanceof KlioError ? error : callError(error, peer);
     } finally {
       stop();
       if (!isAtEnd) call.cancel();
     }
-    if (received > segmentBytes || (complete && received < segmentBytes))
-      throw new KlioError("KLIO-SERVER-DOWN", `${peer} sent ${received} of ${segmentBytes} bytes of ${walName}`);
+    whole.check(segmentBytes, complete);
   };
   return ok({ segmentBytes, complete, blocks: blocks() });
 }

@@ -1,9 +1,11 @@
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { zstdCompressSync } from "node:zlib";
+import { create } from "@bufbuild/protobuf";
 import { Metadata, status } from "@grpc/grpc-js";
 import { expect, test } from "vitest";
 import { openChannel } from "../../../src/actors/grpc/client-channel.ts";
 import { walMethods } from "../../../src/actors/grpc/wal-methods.ts";
+import { BlockCodec, GetRequestSchema, type GetResult } from "../../../src/proto/generated/klio/wal/v1/wal_pb.ts";
 import { encodePut } from "../../../src/wire/wal-message.ts";
 import { eventually } from "../../support/eventually.ts";
 import { SYSTEM_ID, walSegment } from "../../support/wal-bytes.ts";
@@ -73,4 +75,37 @@ test("a block that is no zstd frame, or not of the length it says, is refused, a
   expect((await server.store.list("alpha")).every(({ storedBytes }) => storedBytes === 0)).toBe(true);
   const sent = await send(client, segment, { walName: name }); // the server is as well as before
   expect(sent.kind).toBe("ok");
+});
+
+test("a file goes out as it is stored to who takes it so, and raw to an older client, which gets the same bytes", async () => {
+  await using server = await startWalServer();
+  const client = await server.client();
+  await client.requestWalStart(start);
+  await send(client, compressible, { walName: name }, 300_000);
+  const answer = await client.get(name);
+  const parts: Uint8Array[] = [];
+  if (answer.kind === "ok") for await (const block of answer.value?.blocks ?? []) parts.push(block);
+  expect(Buffer.concat(parts).equals(compressible)).toBe(true);
+
+  const { cert, key } = server.certificates.client("alpha");
+  const tls = { serverCertPath: server.certificates.server.cert, clientCertPath: cert, clientKeyPath: key };
+  const { client: channel } = await openChannel(server.server.address, tls, []);
+  const { path, serialize, deserialize } = walMethods.get;
+  const ask = async (blockCodecs: BlockCodec[]) => {
+    const request = create(GetRequestSchema, { clusterName: "alpha", walName: name, blockCodecs });
+    const messages: GetResult[] = [];
+    for await (const message of channel.makeServerStreamRequest(path, serialize, deserialize, request, new Metadata()))
+      messages.push(message as GetResult);
+    return messages;
+  };
+  const raw = await ask([]);
+  expect(raw.every(({ codec, rawSize, sha256 }) => codec === 0 && rawSize === 0n && sha256.length === 0)).toBe(true);
+  expect(Buffer.concat(raw.map(({ walBlock }) => walBlock)).equals(compressible)).toBe(true);
+  const stored = await ask([BlockCodec.ZSTD]);
+  expect(stored.reduce((sum, { walBlock }) => sum + walBlock.length, 0)).toBeLessThan(SEGMENT_BYTES / 4);
+  expect(stored.reduce((sum, { rawSize }) => sum + rawSize, 0n)).toBe(BigInt(SEGMENT_BYTES));
+  expect(Buffer.from(stored.at(-1)?.sha256 ?? []).equals(createHash("sha256").update(compressible).digest())).toBe(
+    true,
+  );
+  channel.close();
 });
