@@ -22,7 +22,7 @@ export type OpenWal = {
  * Payloads as they are stored, authenticated and in their order: with `packedFrom` each is one zstd frame of so many raw
  * bytes. Whoever unpacks them compares the whole with `sha256`, which a complete file has when its last block was read.
  */
-export type StoredBlocks = {
+type StoredBlocks = {
   blocks: AsyncIterable<{ bytes: Uint8Array; packedFrom?: number }>;
   sha256(): Uint8Array | undefined;
 };
