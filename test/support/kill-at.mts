@@ -57,13 +57,13 @@ Object.assign(fs, {
 });
 
 /** By what goes to PostgreSQL, the states of the stream are known. */
-const COMMANDS = ["IDENTIFY_SYSTEM", "READ_REPLICATION_SLOT", "START_REPLICATION"];
+const COMMANDS = ["IDENTIFY_SYSTEM", "pg_replication_slots", "START_REPLICATION"];
 
 function toPostgres(chunk: unknown): string | undefined {
   if (!(chunk instanceof Uint8Array)) return undefined;
   const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length);
   if (bytes.length === 39 && bytes[0] === 0x64 && bytes[5] === 0x72) return "a status";
-  return bytes.length < 500 ? COMMANDS.find((command) => bytes.includes(command)) : undefined;
+  return bytes.length < 4096 ? COMMANDS.find((command) => bytes.includes(command)) : undefined;
 }
 
 const { write } = net.Socket.prototype;

@@ -34,8 +34,8 @@ const POINTS: Readonly<Record<Managed, readonly string[]>> = {
   sidecar: [
     "before IDENTIFY_SYSTEM",
     "after IDENTIFY_SYSTEM",
-    "before READ_REPLICATION_SLOT",
-    "after READ_REPLICATION_SLOT",
+    "before pg_replication_slots",
+    "after pg_replication_slots",
     "before START_REPLICATION",
     "after START_REPLICATION",
     "before a status",

@@ -1,0 +1,161 @@
+// The links on both sides of the sidecar go wrong while commits wait for it: the stream recovers by itself, and what was
+// acknowledged is stored.
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { startLoad } from "../../../src/demo/load.ts";
+import { type LocalPostgres, startPostgres } from "../../../src/demo/local-postgres.ts";
+import { parseLsn } from "../../../src/domain/lsn.ts";
+import { segmentStart } from "../../../src/domain/wal-segment.ts";
+import { eventually } from "../../support/eventually.ts";
+import { type FaultyLink, startFaultyLink } from "../../support/faulty-link.ts";
+import {
+  caughtUp,
+  compareWithPgWal,
+  replication,
+  startStream,
+  streamConfig,
+  switchSegment,
+  type TestStream,
+} from "../../support/streaming.ts";
+import { temporaryDirectory } from "../../support/temporary-directory.ts";
+import { startWalServer, type TestWalServer } from "../../support/wal-server.ts";
+
+const SEGMENT_BYTES = 1 << 20;
+/** The watchdogs, short; PostgreSQL's own is as short. */
+const timing = { stallLimitMs: 1_500, silenceLimitMs: 1_500 };
+
+let directory: Awaited<ReturnType<typeof temporaryDirectory>>;
+let postgres: LocalPostgres;
+let server: TestWalServer;
+
+beforeAll(async () => {
+  directory = await temporaryDirectory();
+  server = await startWalServer();
+  postgres = await startPostgres({
+    directory: join(directory.path, "pg"),
+    version: 17,
+    walSegmentMiB: 1,
+    settings: { synchronous_standby_names: "klio", wal_sender_timeout: "2s", wal_keep_size: "1GB" },
+  });
+});
+
+afterAll(async () => {
+  await postgres?.[Symbol.asyncDispose]();
+  await server?.[Symbol.asyncDispose]();
+  await directory?.[Symbol.asyncDispose]();
+});
+
+type Links = { source: FaultyLink; target: FaultyLink };
+type Scene = Links & {
+  stream: TestStream;
+  /** What must outlive the fault. */
+  stack: AsyncDisposableStack;
+  more(count?: number): Promise<void>;
+};
+
+function configThrough({ source, target }: Links) {
+  const dsn = postgres.replicationDsn.replace(`:${postgres.port}/`, `:${source.port}/`);
+  const config = streamConfig(postgres, server);
+  return {
+    ...config,
+    source: { ...config.source!, dsn },
+    wal: { ...config.wal!, address: `127.0.0.1:${target.port}` },
+  };
+}
+
+/** Bytes of the cluster's WAL that are stored, as a position. */
+async function storedUpTo(): Promise<bigint> {
+  const at = await server.store.position("alpha");
+  return at === undefined ? 0n : segmentStart(at.walName, SEGMENT_BYTES) + BigInt(at.resumeOffset);
+}
+
+/** Commits through both links; after `fault` they go on by themselves. */
+async function through(fault: (scene: Scene) => Promise<void>): Promise<void> {
+  await using source = await startFaultyLink({ host: "127.0.0.1", port: postgres.port });
+  await using target = await startFaultyLink({ host: "127.0.0.1", port: server.server.port });
+  await using stream = await startStream(configThrough({ source, target }), { timing });
+  await eventually(() => stream.status().state === "flowing", { what: "a stream" });
+  await using stack = new AsyncDisposableStack();
+  const load = await startLoad({ dsn: postgres.dsn, sessions: 3, pauseMs: 1, firstId: Date.now() * 10 });
+  const more = async (count = 20) => {
+    const { ledger } = load;
+    const before = ledger.count;
+    await eventually(() => ledger.count >= before + count, { timeoutMs: 60_000, what: `${count} more commits` });
+  };
+  try {
+    await more();
+    await fault({ source, target, stream, stack, more });
+    await more();
+    await switchSegment(postgres);
+  } finally {
+    source.heal();
+    target.heal();
+    await load.stop();
+  }
+  const { flush = "" } = await caughtUp(postgres);
+  expect(await storedUpTo()).toBeGreaterThanOrEqual(parseLsn(flush));
+  expect((await compareWithPgWal(postgres, server)).length).toBeGreaterThan(0);
+}
+
+/** What PostgreSQL holds for flushed is stored: asked in this order, so that time plays into our hands only once. */
+async function expectHonest(): Promise<void> {
+  const told = (await replication(postgres))?.flush;
+  if (typeof told === "string") expect(await storedUpTo()).toBeGreaterThanOrEqual(parseLsn(told));
+}
+
+describe.each(["source", "target"] as const)("the link to the %s", (which) => {
+  test("is slow", () =>
+    through(async (scene) => {
+      scene[which].delay(15);
+      await scene.more();
+      await expectHonest();
+      scene[which].delay(0);
+    }));
+
+  test("is cut again and again", () =>
+    through(async (scene) => {
+      for (let time = 0; time < 4; time++) {
+        const before = scene[which].accepted();
+        scene[which].cut();
+        await eventually(() => scene[which].accepted() > before, { what: "a new connection" });
+        await scene.more(5);
+        await expectHonest();
+      }
+    }));
+
+  test("V3: is half open, and so is each new connection for a while", () =>
+    through(async (scene) => {
+      scene[which].halfOpen();
+      const before = scene[which].accepted();
+      await eventually(() => scene[which].accepted() > before, { timeoutMs: 60_000, what: "a new connection" });
+      await expectHonest();
+      scene[which].heal();
+    }));
+
+  test.each([
+    ["what is sent", ["up"]],
+    ["what is answered", ["down"]],
+    ["everything", ["up", "down"]],
+  ] as const)("V3: holds back %s", (_, directions) =>
+    through(async (scene) => {
+      const before = scene[which].accepted();
+      scene[which].stall(directions);
+      await eventually(() => scene[which].accepted() > before, { timeoutMs: 60_000, what: "a new connection" });
+      await expectHonest();
+      scene[which].heal();
+    }),
+  );
+});
+
+test("two sidecars of one cluster: the second waits with a reason, and takes over when the first is gone", () =>
+  through(async ({ stream, source, target, stack, more }) => {
+    const second = stack.use(await startStream(configThrough({ source, target }), { timing }));
+    // Either is true, whichever it meets first.
+    await eventually(() => /holds WAL up to|is active/.test(second.status().reason), { what: "the reason" });
+    await more();
+    expect(stream.status().state).toBe("flowing");
+    await stream.stop();
+    await eventually(() => second.status().state === "flowing", { timeoutMs: 60_000, what: "the second stream" });
+    await more();
+    await expectHonest();
+  }));
