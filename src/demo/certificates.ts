@@ -20,6 +20,8 @@ export type Certificates = {
   server: KeyPairFiles;
   /** Files of the client certificate with CN `user@cluster`. Throws for a cluster that was not named. */
   client(cluster: string): KeyPairFiles;
+  /** A client certificate with any common name, from this authority; `days` from now on which it begins and ends to be valid. */
+  issue(name: string, subject: string, days?: { from: number; to: number }): Promise<KeyPairFiles>;
 };
 
 const ALGORITHM = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
@@ -27,7 +29,11 @@ const DAY_MS = 86_400_000;
 
 type Authority = { certificate: X509Certificate; keys: webcrypto.CryptoKeyPair };
 
-const validity = () => ({ notBefore: new Date(Date.now() - DAY_MS), notAfter: new Date(Date.now() + 365 * DAY_MS) });
+const YEAR = { from: -1, to: 365 };
+const validity = ({ from, to } = YEAR) => ({
+  notBefore: new Date(Date.now() + from * DAY_MS),
+  notAfter: new Date(Date.now() + to * DAY_MS),
+});
 const serialNumber = () => `01${randomBytes(8).toString("hex")}`;
 const newKeys = () => crypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
 
@@ -47,13 +53,19 @@ async function createAuthority(name: string): Promise<Authority> {
   return { certificate, keys };
 }
 
-async function writePair(file: string, authority: Authority, subject: string, server: boolean): Promise<KeyPairFiles> {
+async function writePair(
+  file: string,
+  authority: Authority,
+  subject: string,
+  server: boolean,
+  days = YEAR,
+): Promise<KeyPairFiles> {
   const keys = await newKeys();
   const certificate = await X509CertificateGenerator.create({
     serialNumber: serialNumber(),
     subject: `CN=${subject}`,
     issuer: authority.certificate.subject,
-    ...validity(),
+    ...validity(days),
     signingAlgorithm: ALGORITHM,
     publicKey: keys.publicKey,
     signingKey: authority.keys.privateKey,
@@ -105,5 +117,6 @@ export async function createCertificates(
       if (files === undefined) throw new Error(`no certificate was made for cluster ${cluster}`);
       return files;
     },
+    issue: (name, subject, days) => writePair(join(directory, name), authority, subject, false, days),
   };
 }
