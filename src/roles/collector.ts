@@ -7,5 +7,5 @@ import { setFlagsFromString } from "node:v8";
 /** To be called before much was allocated. Affects the whole process. */
 export function tuneCollector(): void {
   setFlagsFromString("--semi-space-growth-factor=1");
-  setFlagsFromString("--heap-growing-percent=100");
+  setFlagsFromString("--heap-growing-percent=50");
 }
