@@ -7,6 +7,14 @@ export type StatusReply = { code: number; details: string; metadata: Metadata };
 const CODE_KEY = "klio-code";
 const HINT_KEY = "klio-hint";
 
+/** A refusal may quote what a client sent, which may be megabytes; trailers of more than 16 KiB break the connection. */
+const MESSAGE_LIMIT = 1_000;
+
+export function shortened(text: string): string {
+  const more = text.length - MESSAGE_LIMIT;
+  return more <= 0 ? text : `${text.slice(0, MESSAGE_LIMIT)}... (${more} more characters)`;
+}
+
 /** Trailers and grpc-message may hold printable ASCII only. */
 function printable(text: string): string {
   return text.replace(/[^\x20-\x7e]/g, "?");
@@ -18,7 +26,7 @@ export function statusOf(error: unknown): StatusReply {
   const metadata = new Metadata();
   metadata.set(CODE_KEY, known.code);
   metadata.set(HINT_KEY, printable(known.hint));
-  return { code: errorTable[known.code].grpc, details: printable(known.message), metadata };
+  return { code: errorTable[known.code].grpc, details: printable(shortened(known.message)), metadata };
 }
 
 /** Statuses that a peer without our trailers answers (an older server, or the transport itself). */

@@ -3,7 +3,7 @@ import type { ServerUnaryCall, ServerWritableStream, sendUnaryData } from "@grpc
 import { parseCommonName, requireClusterName } from "../../domain/cluster-name.ts";
 import type { Log } from "../../domain/log.ts";
 import { errorText, KlioError } from "../../errors.ts";
-import { statusOf } from "./classify.ts";
+import { shortened, statusOf } from "./classify.ts";
 
 /** What all kinds of server calls have in common. */
 export type Call = Pick<ServerUnaryCall<unknown, unknown>, "cancelled" | "metadata" | "getAuthContext"> & {
@@ -56,7 +56,7 @@ export function signalOf(call: Call): AbortSignal {
 /** Refusals are part of the day; a bug must be seen. Bad input never ends a server, so nothing is thrown on. */
 export function logRefusal(log: Log, method: string, error: unknown): void {
   if (error instanceof KlioError && error.kind !== "bug")
-    log.info("grpc.refused", `${method} was refused: ${error.message}`, { code: error.code, method });
+    log.info("grpc.refused", `${method} was refused: ${shortened(error.message)}`, { code: error.code, method });
   else log.error("grpc.failed", `${method} failed: ${errorText(error)}`, { code: "KLIO-BUG", method });
 }
 

@@ -134,6 +134,20 @@ function blocksOf(client: Client): Promise<number> {
   });
 }
 
+test("P11: a refusal that quotes megabytes is told and logged all the same, in short", async () => {
+  await using server = await startWalServer();
+  const client = await rawClient(server);
+  const fields = { cluster: "alpha", walName: name, segmentBytes: SEGMENT_BYTES, sendToTier2: false, offset: 0 };
+  const long = "A".repeat(4 << 20);
+  for (const kind of ["put", "stream"] as const)
+    for (const bad of [{ walName: long }, { cluster: long }]) {
+      const message = encodePut({ ...fields, ...bad }, segment.subarray(0, 100));
+      expect((await callRaw(client, walMethods[kind].path, [message], kind)).klioCode).toBe("KLIO-NAME-INVALID");
+    }
+  client.close();
+  expect(Math.max(...server.log.lines.map(({ message }) => message.length))).toBeLessThan(1_200);
+});
+
 test("P6: certificates that are expired, of the future, of another authority, nobody's or without a cluster open nothing", async () => {
   await using directory = await temporaryDirectory();
   await using server = await startWalServer();
