@@ -58,8 +58,14 @@ export type TierReport = {
   recovery: RecoveryReport | null;
 };
 
-/** What the last comparison of the tiers found. */
-export type DivergenceReport = { compared_time: string; missing: number; different: number; foreign: number };
+/** What the last comparison of the tiers found, before anything was repaired; see `klio.tiers.divergence`. */
+export type DivergenceReport = {
+  compared_time: string;
+  missing: number;
+  stale: number;
+  different: number;
+  foreign: number;
+};
 
 export type ClusterReport = {
   cluster: string;

@@ -1,5 +1,6 @@
 // What is in the queue, as gauges. Metrics are read from memory, so the queue is asked on a timer.
 import type { Queue, QueueStatus } from "../actors/jetstream/queue.ts";
+import type { DivergenceReport } from "../domain/cluster-status.ts";
 import type { Log } from "../domain/log.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 import type { TaskKind } from "../wire/subject.ts";
@@ -46,4 +47,18 @@ export function watchQueue(options: { queue: Queue; telemetry: Telemetry; log: L
     clearInterval(timer);
     for (const stop of undo) stop();
   };
+}
+
+const divergences = ["missing", "stale", "different", "foreign"] as const;
+
+/** What the latest comparison of each cluster found. Returns what stops it. */
+export function watchDivergence(
+  found: ReadonlyMap<string, DivergenceReport>,
+  telemetry: Pick<Telemetry, "observe">,
+): () => void {
+  return telemetry.observe("klio.tiers.divergence", () =>
+    [...found].flatMap(([cluster, report]) =>
+      divergences.map((kind) => ({ value: report[kind], labels: { cluster_name: cluster, kind } })),
+    ),
+  );
 }

@@ -1,10 +1,10 @@
 // Retention wired: the retention machine over one tier's backups and WAL, one run per cluster and tier at a time.
-import { fromPromise, toPromise } from "xstate";
+import { type Actor, fromPromise, toPromise } from "xstate";
 import { listDeadLetters } from "../actors/jetstream/dead-letters.ts";
 import { listNames } from "../actors/spool/wal-directory.ts";
 import { pruneBound } from "../domain/frontier.ts";
 import { walKey } from "../domain/object-key.ts";
-import { type Failure, type Outcome, ok } from "../domain/outcome.ts";
+import { type Failure, failure, type Outcome, ok } from "../domain/outcome.ts";
 import { type AgedBackup, decideRetention } from "../domain/retention-policy.ts";
 import type { SnapshotRepository, StoredBackup, TierName } from "../domain/snapshots.ts";
 import { decideWalPruning } from "../domain/wal-retention.ts";
@@ -19,6 +19,11 @@ import {
 import { guarded, isFailure, keyedMutex, type OffloadParts, openedTier2 } from "./offload-parts.ts";
 
 export type Maintain = (cluster: string, tier: TierName, dryRun: boolean) => Promise<Outcome<RetentionReport>>;
+export type Maintenance = {
+  maintain: Maintain;
+  /** Begins nothing further, and resolves when the step in hand has ended: what it works on is closed afterwards. */
+  stop(): Promise<void>;
+};
 
 function agedBackup({ metadata, snapshots }: StoredBackup): AgedBackup {
   return {
@@ -30,7 +35,7 @@ function agedBackup({ metadata, snapshots }: StoredBackup): AgedBackup {
 }
 
 /** Also the pin of a backup that tier 2 still lacks holds it: nothing leaves tier 1 before it reached tier 2. */
-export function retentionOf(parts: OffloadParts): Maintain {
+export function retentionOf(parts: OffloadParts): Maintenance {
   const { settings, log } = parts;
   const inTurn = keyedMutex();
 
@@ -128,21 +133,47 @@ export function retentionOf(parts: OffloadParts): Maintain {
     return ok({ files, first: decision.first, heldBy: decision.heldBy });
   }
 
+  const running = new Set<Actor<typeof retention>>();
+  const inHand = new Set<Promise<unknown>>();
+  let hasStopped = false;
+  const step = <T>(work: () => Promise<Outcome<T>>): Promise<Outcome<T>> => {
+    const run = guarded(work);
+    inHand.add(run);
+    const forget = () => void inHand.delete(run);
+    run.then(forget, forget); // the machine is told
+    return run;
+  };
   const machine = retention.provide({
     actors: {
-      decideExpiry: fromPromise<Outcome<ExpiryPlan>, RetentionInput>(({ input }) => guarded(() => decide(input))),
+      decideExpiry: fromPromise<Outcome<ExpiryPlan>, RetentionInput>(({ input }) => step(() => decide(input))),
       expireBackups: fromPromise<Outcome<ExpiryResult>, RetentionInput & { names: string[] }>(({ input }) =>
-        guarded(() => expire(input)),
+        step(() => expire(input)),
       ),
       pruneWal: fromPromise<Outcome<PruneResult>, RetentionInput & { without: string[] }>(({ input }) =>
-        guarded(() => prune(input)),
+        step(() => prune(input)),
       ),
     },
   });
-  return (cluster, tier, dryRun) =>
-    inTurn(`${tier}/${cluster}`, () =>
-      toPromise(
-        parts.telemetry.start(machine, { id: `retention/${tier}/${cluster}`, input: { cluster, tier, dryRun } }),
-      ),
-    );
+  return {
+    maintain: (cluster, tier, dryRun) =>
+      inTurn(`${tier}/${cluster}`, async () => {
+        if (hasStopped) return failure("KLIO-CANCELLED", "the server is stopping");
+        const input = { cluster, tier, dryRun };
+        const actor: Actor<typeof retention> = parts.telemetry.start(machine, {
+          id: `retention/${tier}/${cluster}`,
+          input,
+        });
+        running.add(actor);
+        try {
+          return await toPromise(actor);
+        } finally {
+          running.delete(actor);
+        }
+      }),
+    async stop() {
+      hasStopped = true;
+      for (const actor of running) actor.send({ type: "shutdown.requested" });
+      await Promise.allSettled(inHand);
+    },
+  };
 }

@@ -41,8 +41,14 @@ export function statusSources(
 export function divergenceIn(report: ReconcileReport, now: number): [string, DivergenceReport][] {
   return report.clusters
     .filter(({ error }) => error === "")
-    .map(({ cluster, missing, different, foreign }) => [
+    .map(({ cluster, missing, stalePartials, different, foreign }) => [
       cluster,
-      { compared_time: timeText(now), missing, different: different.length, foreign: foreign.length },
+      {
+        compared_time: timeText(now),
+        missing,
+        stale: stalePartials.length,
+        different: different.length,
+        foreign: foreign.length,
+      },
     ]);
 }

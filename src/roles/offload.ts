@@ -21,14 +21,14 @@ import type { Telemetry } from "../telemetry/telemetry.ts";
 import type { TaskKind } from "../wire/subject.ts";
 import { adminOf } from "./offload-admin.ts";
 import { type BackupDesk, backupDesk } from "./offload-backups.ts";
-import { watchQueue } from "./offload-gauges.ts";
+import { watchDivergence, watchQueue } from "./offload-gauges.ts";
 import { logQueueFact, reportLog } from "./offload-log.ts";
 import { startOutbox } from "./offload-outbox.ts";
 import type { OffloadParts, Tier2Parts } from "./offload-parts.ts";
 import { type QueueSource, type RunningQueue, runQueue } from "./offload-queue.ts";
 import { reconcilerOf } from "./offload-reconcile.ts";
 import { relayOf } from "./offload-relay.ts";
-import { retentionOf } from "./offload-retention.ts";
+import { type Maintenance, retentionOf } from "./offload-retention.ts";
 import { divergenceIn, statusSources } from "./offload-status.ts";
 import { type StatusSources, serverStatus } from "./server-status.ts";
 import { beginCounters } from "./stored-times.ts";
@@ -108,6 +108,7 @@ class Offload implements OffloadRole {
   readonly #outbox: ReturnType<typeof startOutbox>;
   readonly #queues: Partial<Record<TaskKind, Actor<typeof offloadQueue>>> = {};
   readonly #stopGauges: () => void;
+  readonly #maintenance: Maintenance;
   /** Frontiers to be recorded; only the latest of a cluster is written. */
   readonly #records = new Map<string, string>();
   /** Clusters that were seen since the reconciler began. */
@@ -134,7 +135,8 @@ class Offload implements OffloadRole {
       log,
       frontierOf: (cluster) => this.frontier(cluster),
     };
-    const maintain = retentionOf(this.#parts);
+    this.#maintenance = retentionOf(this.#parts);
+    const { maintain } = this.#maintenance;
     this.#desk = backupDesk(this.#parts, maintain);
     this.closeBackup = this.#desk.closeBackup;
     this.maintainBackups = this.#desk.maintainBackups;
@@ -150,7 +152,12 @@ class Offload implements OffloadRole {
       (cluster) => serverStatus(sources, cluster),
     );
     this.#outbox = startOutbox({ queue, walDirectory, log, onLost: () => this.#request("") });
-    this.#stopGauges = watchQueue({ queue, telemetry, log });
+    const stopQueue = watchQueue({ queue, telemetry, log });
+    const stopDivergence = watchDivergence(this.#divergence, telemetry);
+    this.#stopGauges = () => {
+      stopQueue();
+      stopDivergence();
+    };
     queue.onLost(() => {
       log.warn("queue.lost", "the queue lost its tasks; a listing finds their files");
       this.#request("");
@@ -217,6 +224,7 @@ class Offload implements OffloadRole {
       actor.send({ type: "shutdown.requested" });
       await toPromise(actor).catch(() => undefined); // a queue that broke was told when it did
     }
+    await this.#maintenance.stop();
     await this.#running.close();
   }
 

@@ -62,16 +62,17 @@ export function watchExposure(options: {
     clusters.set(name, made);
     return made;
   };
+  const frontierNow = (name: string): Frontier => frontierOf?.(name) ?? noFrontier;
   const heldBy = (name: string, { segmentBytes }: Cluster, tier: TierName, flushed: bigint): bigint =>
-    tier === "tier1" ? flushed : frontierEnd(frontierOf?.(name) ?? noFrontier, segmentBytes);
+    tier === "tier1" ? flushed : frontierEnd(frontierNow(name), segmentBytes);
 
   /** Brings a cluster up to this moment. */
   const settle = (name: string, cluster: Cluster): void => {
     for (const one of cluster.watched) {
       if (one.tier === "tier2") {
-        const { at, missing } = frontierOf?.(name) ?? noFrontier;
-        one.isUsed ||= at !== "" || missing.length > 0;
-        one.exposure.durableAt(heldBy(name, cluster, "tier2", 0n));
+        const frontier = frontierNow(name);
+        one.isUsed ||= frontier.at !== "" || frontier.missing.length > 0;
+        one.exposure.durableAt(frontierEnd(frontier, cluster.segmentBytes));
       }
       if (one.isSilent || now() - cluster.heardMs <= SILENT_AFTER_MS) continue;
       one.isSilent = true;

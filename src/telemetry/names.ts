@@ -215,6 +215,13 @@ export const metrics = {
   "klio.wal.exposure_size": gauge("By", both, byTier, "WAL bytes that this tier does not hold durably.", own),
   "klio.consumer.abandoned": counter("", server, byCluster, "WAL files given up on their way to Tier 2.", own),
   "klio.consumer.relayed": counter("", server, byCluster, "Backups copied to Tier 2 and verified there.", own),
+  "klio.tiers.divergence": gauge(
+    "",
+    server,
+    ["cluster_name", "kind"],
+    "Files of the latest comparison that tier 2 lacks (missing), has beside their successor (stale) or without being WAL (foreign), or has with other content (different).",
+    own,
+  ),
   "klio.queue.oldest_age": gauge("s", server, ["stream"], "Age of the oldest task in the stream.", {
     own: true,
     int: false,

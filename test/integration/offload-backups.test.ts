@@ -173,3 +173,29 @@ test("KLIO-TIER-MISSING: with tier 1 alone maintenance works, and a backup for t
   await expect(role.admin.reconcile()).rejects.toMatchObject({ code: "KLIO-TIER-MISSING" });
   await role.stop();
 });
+
+test("a stop awaits the maintenance in hand, and lets none begin", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  const listing = Promise.withResolvers<void>();
+  let isAsked = false;
+  const backups = bench.tier1.backups.bind(bench.tier1);
+  bench.tier1.backups = async (cluster) => {
+    isAsked = true;
+    await listing.promise;
+    return backups(cluster);
+  };
+  const request = { cluster: "a", retentionPolicy: "", traceparent: "" };
+  const first = role.maintainBackups(request);
+  const second = role.maintainBackups(request);
+  await eventually(() => isAsked);
+  let hasStopped = false;
+  const stopped = role.stop().then(() => {
+    hasStopped = true;
+  });
+  for (const one of [first, second]) await expect(one).rejects.toMatchObject({ code: "KLIO-CANCELLED" });
+  expect(hasStopped).toBe(false);
+  listing.resolve();
+  await stopped;
+});
