@@ -8,6 +8,7 @@ import type { Log } from "../domain/log.ts";
 import { KlioError } from "../errors.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 import { queueNames } from "../wire/subject.ts";
+import { watchQueueVolume } from "./queue-volume.ts";
 import { superviseChild } from "./supervise.ts";
 
 export type QueueSource =
@@ -87,7 +88,18 @@ export async function runQueue(options: {
   const { source, telemetry, log, signal } = options;
   if (source.kind === "external") return openExternal(source.address, log, signal);
   const { executable, directory } = source;
-  const embedded = await embedQueue({ executable, directory, onLine: (line) => logLine(log, line) });
+  let opened: Queue | undefined;
+  const volume = watchQueueVolume({
+    directory,
+    log,
+    restart() {
+      opened?.renew(); // a task may be settled and still be there, which nobody would hand out again
+      const pid = child.pid();
+      if (pid !== 0) process.kill(pid, "SIGTERM");
+    },
+  });
+  const onLine = (line: string) => (volume.heard(line) ? log.debug("queue.server", line) : logLine(log, line));
+  const embedded = await embedQueue({ executable, directory, onLine });
   const child = await superviseChild({
     name: "nats-server",
     spec: embedded.spec,
@@ -99,17 +111,20 @@ export async function runQueue(options: {
   try {
     const { url, user, password } = embedded;
     const queue = await openQueue({ url, user, password, namespace: "", replicas: 1 }, { log, signal });
+    opened = queue;
     return {
       queue,
       failed: child.failed,
       pid: child.pid,
       state: () => (child.pid() === 0 ? "restarting" : "running"),
       async close() {
+        volume.stop();
         await queue[Symbol.asyncDispose]();
         await child.stop();
       },
     };
   } catch (error) {
+    volume.stop();
     await child.stop();
     throw error;
   }

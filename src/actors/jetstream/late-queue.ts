@@ -38,6 +38,7 @@ export function lateQueue(names: QueueNames, opening: Promise<Queue>): Queue {
       lost.push(listener);
       opened?.onLost(listener);
     },
+    renew: () => opened?.renew(),
     onReconnected(listener) {
       reconnected.push(listener);
       opened?.onReconnected(listener);

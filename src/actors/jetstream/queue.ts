@@ -58,6 +58,8 @@ export interface Queue extends AsyncDisposable {
   /** Makes streams and consumers; calls the `onLost` listeners when they had been lost. */
   ensure(): Promise<Outcome<void>>;
   onLost(listener: () => void): void;
+  /** The next `ensure` hands out every task anew, as after a loss: what the server noted of them cannot be relied on. */
+  renew(): void;
   /** After the connection was lost and is back: requests that waited at the server are gone. */
   onReconnected(listener: () => void): void;
   /** ok when the message is fsynced in the queue. `id` drops repetitions. */
@@ -129,6 +131,7 @@ export async function openQueue(address: QueueAddress, options: { log: Log; sign
   const reconnected: (() => void)[] = [];
   let created: string | undefined;
   let isUp = true;
+  let isRenewing = false;
 
   const guarded = async <T>(what: string, act: () => Promise<T>): Promise<Outcome<T>> => {
     // While disconnected the client would keep the request back until its time limit.
@@ -141,12 +144,11 @@ export async function openQueue(address: QueueAddress, options: { log: Log; sign
   };
   const ensure = () =>
     guarded("cannot prepare the queue", async () => {
-      const now = await ensureStreams(
-        jsm,
-        { names, replicas: address.replicas, owner: address.owner },
-        created === undefined,
-      );
-      const isLost = created !== undefined && created !== now;
+      const isFirst = created === undefined;
+      const wanted = { names, replicas: address.replicas, owner: address.owner };
+      const now = await ensureStreams(jsm, wanted, isFirst || isRenewing);
+      const isLost = !isFirst && (created !== now || isRenewing);
+      isRenewing = false;
       created = now;
       if (isLost) for (const listener of listeners) listener();
     });
@@ -189,6 +191,9 @@ export async function openQueue(address: QueueAddress, options: { log: Log; sign
     isUp: () => isUp && !connection.isClosed(),
     ensure,
     onLost: (listener) => void listeners.push(listener),
+    renew() {
+      isRenewing = true;
+    },
     onReconnected: (listener) => void reconnected.push(listener),
     publish: (kind, message, publishOptions) =>
       send(names.subject(kind, message.clusterName), encodeMessage(message), publishOptions),
