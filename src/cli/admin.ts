@@ -13,6 +13,7 @@ type Options = {
   cluster?: string;
   tier1?: boolean;
   tier2?: boolean;
+  remove?: boolean;
 };
 
 const CLUSTER = ["--cluster-name <cluster>", "only of this cluster"] as const;
@@ -98,23 +99,38 @@ export function registerAdmin(program: Command, context: CliContext): void {
   under(admin, "list-backups", "all backups of both tiers, as JSON").action((_, command: Command) =>
     ask(command, async (session) => print(`${await session.listBackups()}\n`)),
   );
-  under(admin, "delete-backup", "delete a backup from one tier or both")
-    .argument("<name>", "name of the backup")
-    .requiredOption("--cluster <cluster>", "cluster it belongs to")
-    .option("--tier1", "delete it on tier 1")
-    .option("--tier2", "delete it on tier 2")
-    .action((name: string, _, command: Command) =>
-      ask(command, async (session, { cluster = "", tier1, tier2 }) => {
-        const tiers: TierName[] = [
-          ...(tier1 === true ? ["tier1" as const] : []),
-          ...(tier2 === true ? ["tier2" as const] : []),
-        ];
-        if (tiers.length === 0)
-          throw new KlioError("KLIO-USAGE", "no tier is named", { hint: "add --tier1, --tier2, or both" });
-        await session.deleteBackup(cluster, name, tiers);
+  const ofBackup = (name: string, description: string, verb: string) =>
+    under(admin, name, description)
+      .argument("<name>", "name of the backup")
+      .requiredOption("--cluster <cluster>", "cluster it belongs to")
+      .option("--tier1", `${verb} on tier 1`)
+      .option("--tier2", `${verb} on tier 2`);
+  ofBackup("delete-backup", "delete a backup from one tier or both", "delete it").action(
+    (name: string, _, command: Command) =>
+      ask(command, async (session, options) => {
+        await session.deleteBackup(options.cluster ?? "", name, tiersOf(options));
         print(`Backup "${name}" deleted successfully\n`);
       }),
+  );
+  ofBackup("pin-backup", "keep a backup on one tier or both, whatever the policy says", "keep it")
+    .option("--remove", "let the policy decide again")
+    .action((name: string, _, command: Command) =>
+      ask(command, async (session, options) => {
+        const isKept = options.remove !== true;
+        await session.pinBackup(options.cluster ?? "", name, tiersOf(options), isKept);
+        print(isKept ? `Backup "${name}" is kept\n` : `Backup "${name}" is left to the policy\n`);
+      }),
     );
+}
+
+function tiersOf({ tier1, tier2 }: Options): TierName[] {
+  const tiers: TierName[] = [
+    ...(tier1 === true ? ["tier1" as const] : []),
+    ...(tier2 === true ? ["tier2" as const] : []),
+  ];
+  if (tiers.length === 0)
+    throw new KlioError("KLIO-USAGE", "no tier is named", { hint: "add --tier1, --tier2, or both" });
+  return tiers;
 }
 
 function failedTable(kind: "wal" | "backup", { rows }: FailedList): string {

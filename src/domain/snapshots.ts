@@ -7,6 +7,8 @@ export type TierName = "tier1" | "tier2";
 /** "tombstone": says that a backup is not wanted any more; never part of a whole backup. */
 export type SnapshotContent = "tablespace" | "pgdata" | "controldata" | "metadata" | "tombstone";
 
+/** The pin by which a person keeps a backup, whatever the policy says. */
+export const USER_PIN = "klio.io/kept";
 /** The pin of a snapshot that tier 2 still lacks. */
 export const TIER2_PIN = "klio.io/tier2";
 
@@ -82,6 +84,8 @@ export interface SnapshotRepository extends AsyncDisposable {
   delete(snapshots: readonly SnapshotInfo[]): Promise<Outcome<void>>;
   /** The snapshots get new ids by this. Followed by `refreshServer`. */
   unpin(snapshots: readonly SnapshotInfo[], pin: string): Promise<Outcome<void>>;
+  /** Pinned snapshots stay, whatever the policy says; they get new ids by this, too. Followed by `refreshServer`. */
+  pin(snapshots: readonly SnapshotInfo[], pin: string): Promise<Outcome<void>>;
   /** Makes this tier's repository server see what was written past it. Does nothing when none is running. */
   refreshServer(): Promise<Outcome<void>>;
   /** Lets `user@cluster` in; the same answer until the process ends. */

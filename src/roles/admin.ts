@@ -95,6 +95,15 @@ function sessionOf(client: ReturnType<typeof connectAdmin>) {
       const request = { clusterName: cluster, backupName: backup, tiers: from.map((tier) => tiers[tier]) };
       await client.call(adminMethods.deleteBackup, request, long);
     },
+    async pinBackup(cluster: string, backup: string, on: readonly TierName[], isKept: boolean) {
+      const request = {
+        clusterName: cluster,
+        backupName: backup,
+        tiers: on.map((tier) => tiers[tier]),
+        unpin: !isKept,
+      };
+      await client.call(adminMethods.pinBackup, request, long);
+    },
     async getRetention(cluster: string): Promise<Partial<Record<TierName, RetentionRules>>> {
       const { tier1Policy, tier2Policy } = await client.call(adminMethods.getRetention, { clusterName: cluster });
       return {

@@ -3,7 +3,13 @@ import type { AdminHandlers } from "../actors/grpc/serve-admin.actor.ts";
 import { dropDeadLetter, type FailedTask, listDeadLetters, retryDeadLetter } from "../actors/jetstream/dead-letters.ts";
 import type { ServerReport } from "../domain/cluster-status.ts";
 import { unwrap } from "../domain/outcome.ts";
-import type { SnapshotRepository, StoredBackup, TierName } from "../domain/snapshots.ts";
+import {
+  type SnapshotInfo,
+  type SnapshotRepository,
+  type StoredBackup,
+  type TierName,
+  USER_PIN,
+} from "../domain/snapshots.ts";
 import { KlioError } from "../errors.ts";
 import type { ReconcileReport } from "../machines/reconciler.machine.ts";
 import type { TaskKind } from "../wire/subject.ts";
@@ -33,6 +39,14 @@ export function adminOf(
     if (isFailure(opened)) throw new KlioError(opened.code, opened.reason);
     return opened.repository;
   };
+  const storedOn = async (tier: TierName, cluster: string, backup: string) => {
+    const repository = repositoryOf(tier);
+    const stored = unwrap(await repository.backups(cluster));
+    const found = stored.find(({ metadata }) => metadata.name === backup);
+    if (found === undefined)
+      throw new KlioError("KLIO-BACKUP-UNKNOWN", `${tier} has no backup ${backup} of ${cluster}`);
+    return { repository, snapshots: found.snapshots };
+  };
   const eachFailed = async (
     cluster: string | undefined,
     act: (task: FailedTask) => Promise<unknown>,
@@ -51,13 +65,20 @@ export function adminOf(
     listBackups: () => mergedBackups(repositories()),
     async deleteBackup(cluster, backup, tiers) {
       for (const tier of tiers) {
-        const repository = repositoryOf(tier);
-        const stored = unwrap(await repository.backups(cluster));
-        const found = stored.find(({ metadata }) => metadata.name === backup);
-        if (found === undefined)
-          throw new KlioError("KLIO-BACKUP-UNKNOWN", `${tier} has no backup ${backup} of ${cluster}`);
-        unwrap(await repository.delete(found.snapshots));
+        const { repository, snapshots } = await storedOn(tier, cluster, backup);
+        unwrap(await repository.delete(snapshots));
         parts.log.info("admin.backup.deleted", `backup ${backup} was deleted`, { cluster, backup, tier });
+      }
+    },
+    async pinBackup(cluster, backup, tiers, isKept) {
+      for (const tier of tiers) {
+        const { repository, snapshots } = await storedOn(tier, cluster, backup);
+        const isPinned = ({ pins }: SnapshotInfo) => pins.includes(USER_PIN);
+        const changing = snapshots.filter((one) => isPinned(one) !== isKept);
+        if (changing.length === 0) continue;
+        unwrap(await (isKept ? repository.pin(changing, USER_PIN) : repository.unpin(changing, USER_PIN)));
+        const text = isKept ? `backup ${backup} is kept from now on` : `backup ${backup} is kept no longer`;
+        parts.log.info("admin.backup.pinned", text, { cluster, backup, tier });
       }
     },
     failed: async (kind, cluster) => unwrap(await listDeadLetters(queue, kind, cluster)),
@@ -111,6 +132,7 @@ export function readOnlyAdmin(
     refresh: () => refreshAll([repository]),
     listBackups: () => mergedBackups([repository]),
     deleteBackup: refuse,
+    pinBackup: refuse,
     failed: noQueue,
     pending: noQueue,
     retry: noQueue,

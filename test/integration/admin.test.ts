@@ -112,6 +112,16 @@ test("klio admin: backups of both tiers are merged, and deleted where asked", as
   });
   const unclear = await klio("admin", "delete-backup", "b1", "--cluster", "a", ...socket);
   expect(unclear).toMatchObject({ status: 64, err: "Error: no tier is named\nHint: add --tier1, --tier2, or both\n" });
+  const pin = (...more: string[]) => klio("admin", "pin-backup", "b1", "--cluster", "a", ...more, ...socket);
+  await klio("retention", "set", "--keep-latest", "1", "--cluster", "a", ...socket);
+  const pins = () => [bench.tier1.stored, bench.tier2.stored].map(([one]) => one?.snapshots.map((each) => each.pins));
+  for (let i = 0; i < 2; i++) expect((await pin("--tier1")).out).toBe('Backup "b1" is kept\n');
+  expect(pins()).toEqual([[["klio.io/kept"]], [[]]]);
+  const kept = await klio("retention", "apply", "--dry-run", "--json", "--cluster", "a", ...socket);
+  expect(JSON.parse(kept.out).kept.b1).toContain("pinned");
+  expect((await pin("--tier1", "--tier2", "--remove")).out).toBe('Backup "b1" is left to the policy\n');
+  expect(pins()).toEqual([[[]], [[]]]);
+  expect((await pin()).status).toBe(64);
   const done = await klio("admin", "delete-backup", "b1", "--cluster", "a", "--tier1", ...socket);
   expect(done.out).toBe('Backup "b1" deleted successfully\n');
   expect([bench.tier1.stored.length, bench.tier2.stored.length]).toEqual([0, 1]);
@@ -146,6 +156,9 @@ test("KLIO-SERVER-DOWN and KLIO-READ-ONLY: nobody there, and a server that only 
   const socket = ["--socket-path", admin.socketPath];
   expect((await klio("admin", "list-backups", ...socket)).out).toBe("[]\n");
   expect((await klio("admin", "delete-backup", "b", "--cluster", "a", "--tier2", ...socket)).err).toContain(
+    "this server only reads tier 2",
+  );
+  expect((await klio("admin", "pin-backup", "b", "--cluster", "a", "--tier2", ...socket)).err).toContain(
     "this server only reads tier 2",
   );
   expect((await klio("admin", "queue", "status", ...socket)).err).toContain("this server has no queue");

@@ -61,6 +61,11 @@ export class ListedRepository implements SnapshotRepository {
       for (const one of backup.snapshots) if (ids.has(one.id)) one.pins = one.pins.filter((each) => each !== pin);
     return ok(undefined);
   }
+  async pin(snapshots: readonly SnapshotInfo[], pin: string): Promise<Outcome<void>> {
+    const ids = new Set(snapshots.map(({ id }) => id));
+    for (const backup of this.stored) for (const one of backup.snapshots) if (ids.has(one.id)) one.pins.push(pin);
+    return ok(undefined);
+  }
   async refreshServer(): Promise<Outcome<void>> {
     return ok(undefined);
   }

@@ -27,6 +27,8 @@ export type AdminHandlers = {
   /** Both tiers merged by cluster and name; annotations say which tiers have it. */
   listBackups(): Promise<BackupMetadata[]>;
   deleteBackup(cluster: string, backup: string, tiers: readonly TierName[]): Promise<void>;
+  /** `isKept`: from now on whatever the policy says; else no longer. */
+  pinBackup(cluster: string, backup: string, tiers: readonly TierName[], isKept: boolean): Promise<void>;
   failed(kind: TaskKind, cluster?: string): Promise<FailedTask[]>;
   pending(): Promise<Counts>;
   retry(cluster?: string): Promise<Counts>;
@@ -96,6 +98,12 @@ function implementation(handlers: AdminHandlers, log: Log) {
       if (backupName === "" || tiers.length === 0)
         throw new KlioError("KLIO-USAGE", "a deletion names the backup, its cluster, and at least one tier");
       await handlers.deleteBackup(requireClusterName(clusterName), backupName, tiers.map(tierOf));
+      return {};
+    }),
+    PinBackup: method(m.pinBackup, async ({ backupName, tiers, clusterName, unpin }) => {
+      if (backupName === "" || tiers.length === 0)
+        throw new KlioError("KLIO-USAGE", "a pin names the backup, its cluster, and at least one tier");
+      await handlers.pinBackup(requireClusterName(clusterName), backupName, tiers.map(tierOf), !unpin);
       return {};
     }),
     QueueRetry: method(m.queueRetry, async ({ clusterName }) => {

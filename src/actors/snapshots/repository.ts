@@ -178,10 +178,14 @@ export class KopiaRepository implements SnapshotRepository {
     return this.change(snapshots, "unpin", (ids) => ["snapshot", "pin", `--remove=${pin}`, ...ids]);
   }
 
+  pin(snapshots: readonly SnapshotInfo[], pin: string): Promise<Outcome<void>> {
+    return this.change(snapshots, "pin", (ids) => ["snapshot", "pin", `--add=${pin}`, ...ids]);
+  }
+
   /** Changes those snapshots that are still stored, under the ids that they have now. */
   private async change(
     snapshots: readonly SnapshotInfo[],
-    verb: "delete" | "unpin",
+    verb: "delete" | "pin" | "unpin",
     argsOf: (ids: readonly string[]) => string[],
   ): Promise<Outcome<void>> {
     if (this.readOnly) return failure("KLIO-READ-ONLY", `cannot ${verb} snapshots: ${this.tier} is read-only`);

@@ -11,6 +11,8 @@ import { createKeyFiles } from "../../../src/demo/age-keys.ts";
 import { type Certificates, createCertificates } from "../../../src/demo/certificates.ts";
 import { freePort } from "../../../src/demo/local-postgres.ts";
 import { startManaged } from "../../../src/demo/managed-process.ts";
+import { unwrap } from "../../../src/domain/outcome.ts";
+import { withAdmin } from "../../../src/roles/admin.ts";
 import { type TestS3, testS3 } from "../../support/s3.ts";
 import { temporaryDirectory } from "../../support/temporary-directory.ts";
 
@@ -203,11 +205,11 @@ test("wrong S3 credentials, a missing bucket: the start ends, and neither tier w
   }
 }, 60_000);
 
-test("a serving server: its data directory is refused to a second one, and so is another key", async () => {
-  const where = await place();
-  const first = await startManaged({
+/** The server, ready. */
+const serve = (where: Place, args: readonly string[]) =>
+  startManaged({
     name: "server",
-    ...command(where, ["--tier2"]),
+    ...command(where, args),
     runAs: {},
     cwd: where.directory,
     logFile: join(where.directory, "server.log"),
@@ -223,6 +225,34 @@ test("a serving server: its data directory is refused to a second one, and so is
     readyWithinMs: 60_000,
     tell: () => undefined,
   });
+
+test("KLIO-READ-ONLY: a server that only reads tier 2 serves it, refuses writes, and leaves every object as it was", async () => {
+  const where = await place();
+  const writer = await serve(where, ["--tier2"]);
+  expect(await writer.stop()).toBe(0);
+  const objects = async () =>
+    unwrap(await storage.objects.list(`${s3Of(where).prefix}/`)).map(({ key, etag }) => `${key} ${etag}`);
+  const before = await objects();
+  expect(before.some((line) => line.includes("/wals/repository.config"))).toBe(true);
+  rmSync(join(where.directory, "data"), { recursive: true });
+  const reader = await serve(where, ["--no-tier1", "--tier2"]);
+  try {
+    const socket = join(where.directory, "admin.sock");
+    expect(await withAdmin(socket, (session) => session.listBackups())).toBe("[]");
+    await withAdmin(socket, (session) => session.refresh());
+    await expect(withAdmin(socket, (session) => session.deleteBackup("alpha", "b", ["tier2"]))).rejects.toMatchObject({
+      code: "KLIO-READ-ONLY",
+    });
+    await expect(withAdmin(socket, (session) => session.reconcile())).rejects.toMatchObject({ code: "KLIO-READ-ONLY" });
+  } finally {
+    expect(await reader.stop()).toBe(0);
+  }
+  expect(await objects()).toEqual(before);
+}, 120_000);
+
+test("a serving server: its data directory is refused to a second one, and so is another key", async () => {
+  const where = await place();
+  const first = await serve(where, ["--tier2"]);
   try {
     const fresh = await place();
     const second: Place = {

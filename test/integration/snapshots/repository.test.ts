@@ -6,6 +6,7 @@ import { runCommand } from "../../../src/actors/process/run-command.ts";
 import { openClusterSnapshots } from "../../../src/actors/snapshots/open-cluster-snapshots.ts";
 import { openSnapshotRepository, probeSnapshotRepository } from "../../../src/actors/snapshots/open-repository.ts";
 import { unwrap } from "../../../src/domain/outcome.ts";
+import { USER_PIN } from "../../../src/domain/snapshots.ts";
 import { eventually } from "../../support/eventually.ts";
 import { sampleMetadata, sampleTree, storeSample } from "../../support/sample-backup.ts";
 import { kopia, repositoryOptions, startSnapshotServer } from "../../support/snapshot-server.ts";
@@ -275,7 +276,7 @@ test("a snapshot that is cancelled is not listed", async () => {
   expect(unwrap(await server.repository.orphans())).toEqual([]);
 });
 
-test("a pin is taken off, and the server tells its clients", async () => {
+test("pins are put on and taken off, and the server tells its clients", async () => {
   await using dir = await temporaryDirectory();
   await using server = await startSnapshotServer(dir.path);
   await using alpha = await server.open("alpha");
@@ -284,6 +285,10 @@ test("a pin is taken off, and the server tells its clients", async () => {
   unwrap(await server.repository.unpin(stored.snapshots, "klio.io/tier2"));
   const [now] = unwrap(await alpha.backups());
   expect(now?.snapshots.map(({ pins }) => pins)).toEqual([[], [], []]);
+  unwrap(await server.repository.pin(stored.snapshots, USER_PIN));
+  const [kept] = unwrap(await alpha.backups());
+  expect(kept?.snapshots.map(({ pins }) => pins)).toEqual([[USER_PIN], [USER_PIN], [USER_PIN]]);
+  unwrap(await server.repository.unpin(stored.snapshots, USER_PIN));
   // The ids have changed; what is asked under the old ones still finds its snapshots: a restore and a verification that
   // began before are neither refused nor told of damage.
   expect(now?.snapshots.some(({ id }) => stored.snapshots.some((one) => one.id === id))).toBe(false);
