@@ -9,6 +9,7 @@ type Bench = (parts: readonly string[]) => Promise<Figure[]>;
 const benches: Readonly<Record<string, () => Promise<Bench>>> = {
   telemetry: async () => (await import("./telemetry.ts")).benchTelemetry,
   wal: async () => (await import("./wal.ts")).benchWal,
+  tier2: async () => (await import("./tier2.ts")).benchTier2,
 };
 
 const isMissed = ({ value, bound, atLeast }: Figure) =>
