@@ -26,9 +26,10 @@ export type PositionQuestion = {
 const PARTIAL = ".partial";
 
 /**
- * The last segment when it is unfinished, else the one after it (the last one may be recycled on the primary already);
- * never before the end of a recorded gap. Undefined when there is nothing. Rejects with KLIO-WAL-DAMAGED when the size of
- * the last segment cannot be told.
+ * Where a stream goes on so that no byte is missing behind it: at the first segment that is unfinished or not there, among
+ * the last ones of the last timeline (a sender has several under way, and they do not end in their order); else behind the
+ * last one, which may be recycled on the primary already. Never before the end of a recorded gap. Undefined when there is
+ * nothing. Rejects with KLIO-WAL-DAMAGED when the size of a segment cannot be told.
  */
 export async function findPosition(question: PositionQuestion): Promise<FoundPosition | undefined> {
   const stored = await afterLast(question);
@@ -36,13 +37,44 @@ export async function findPosition(question: PositionQuestion): Promise<FoundPos
   return question.gapEnd === "" ? undefined : { walName: question.gapEnd, resumeOffset: 0 };
 }
 
+/** How far before the last segment an unfinished one is looked for: more than a sender ever has under way. */
+const LOOK_BACK = 64;
+
+type Stored = { name: string; isComplete: boolean };
+
 async function afterLast(question: PositionQuestion): Promise<FoundPosition | undefined> {
-  for await (const stored of segmentsFromLast(question.root, question.cluster)) {
-    const name = stored.slice(0, 24);
-    const found =
-      (await behindComplete(question, name)) ??
-      (stored.endsWith(PARTIAL) ? await partialEnd(question, name) : undefined);
+  const stored = await lastSegments(question);
+  const open = await firstOpen(question, stored);
+  if (open !== undefined) return open;
+  for (const { name, isComplete } of stored) {
+    const found = (await behindComplete(question, name)) ?? (isComplete ? undefined : await partialEnd(question, name));
     if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** The last one first. */
+async function lastSegments(question: PositionQuestion): Promise<Stored[]> {
+  const stored: Stored[] = [];
+  for await (const file of segmentsFromLast(question.root, question.cluster)) {
+    const name = file.slice(0, 24);
+    const isComplete = !file.endsWith(PARTIAL);
+    const known = stored.at(-1);
+    if (known?.name === name) known.isComplete ||= isComplete;
+    else if (stored.length === LOOK_BACK) break;
+    else stored.push({ name, isComplete });
+  }
+  return stored;
+}
+
+/** The first one that is unfinished, or not there, before the last one. */
+async function firstOpen(question: PositionQuestion, stored: readonly Stored[]): Promise<FoundPosition | undefined> {
+  const timeline = stored[0]?.name.slice(0, 8);
+  const inOrder = stored.filter(({ name }) => name.slice(0, 8) === timeline && name >= question.gapEnd).toReversed();
+  for (const [index, { name, isComplete }] of inOrder.slice(0, -1).entries()) {
+    if (!isComplete) return partialEnd(question, name);
+    const behind = await behindComplete(question, name);
+    if (behind !== undefined && behind.walName !== inOrder[index + 1]?.name) return behind;
   }
   return undefined;
 }

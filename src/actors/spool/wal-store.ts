@@ -133,7 +133,7 @@ export class WalStore implements WalReader {
     const find = () => findPosition({ root: this.#root, master: this.#master, cluster, gapEnd, writing });
     return this.#guarded(`cannot find the position of ${cluster}`, async () => {
       let found = await find();
-      if (found?.full !== undefined) {
+      while (found?.full !== undefined) {
         await this.#finish(cluster, found.walName, found.full);
         found = await find();
       }

@@ -227,6 +227,30 @@ test("wrong ranges are refused with KLIO-WAL-MISMATCH, and what was good before 
   );
 });
 
+test("P3: a stream goes on at the first segment that is unfinished or missing, though later ones are stored", async () => {
+  await using dir = await temporaryDirectory();
+  const { store } = await openStore(dir.path);
+  await using _ = store;
+  const nameOf = (n: number) => `00000001000000000000000${n}`;
+  const begin = async (n: number, bytes: number) => {
+    const writer = await store.openWriter({ ...request, name: nameOf(n) });
+    await append(writer, walSegment(nameOf(n), SEGMENT_BYTES, { fill: n }), { to: bytes });
+    await writer.close();
+  };
+  const at = () => store.position(cluster);
+  await store.registerCluster(cluster, SYSTEM_ID);
+  for (const n of [3, 5]) await put(store, cluster, nameOf(n), walSegment(nameOf(n), SEGMENT_BYTES, { fill: n }));
+  expect(await at()).toEqual({ walName: nameOf(4), resumeOffset: 0 });
+  await begin(4, 50_000);
+  await begin(6, 70_000);
+  expect(await at()).toEqual({ walName: nameOf(4), resumeOffset: 50_000 });
+  await put(store, cluster, nameOf(4), walSegment(nameOf(4), SEGMENT_BYTES, { fill: 4 }));
+  expect(await at()).toEqual({ walName: nameOf(6), resumeOffset: 70_000 });
+  await begin(7, 10);
+  await store.resetStream(cluster, SYSTEM_ID, nameOf(8));
+  expect(await at()).toEqual({ walName: nameOf(8), resumeOffset: 0 });
+});
+
 test("position: unfinished, complete, gaps, timelines, and a file that is being written", async () => {
   await using dir = await temporaryDirectory();
   const { store } = await openStore(dir.path);
