@@ -18,6 +18,8 @@ export type FaultyLink = AsyncDisposable & {
    * as dead, until `heal`.
    */
   halfOpen(): void;
+  /** The next connection over which the client sends this text is half open from then on. */
+  halfOpenAt(text: string): void;
   /** Bytes of these directions wait, up to what buffers hold; in connections of now and of later, until `heal`. */
   stall(directions: readonly Direction[]): void;
   heal(): void;
@@ -29,6 +31,7 @@ export async function startFaultyLink(target: { host: string; port: number }): P
   const pairs = new Set<Pair>();
   let [delayMs, accepted, isDead] = [0, 0, false];
   let stalled: readonly Direction[] = [];
+  let fatalText: string | undefined;
 
   const press = ({ client, server }: Pair) => {
     for (const [direction, from] of [
@@ -45,6 +48,10 @@ export async function startFaultyLink(target: { host: string; port: number }): P
       else setTimeout(act, delayMs);
     };
     from.on("data", (chunk) => {
+      if (fatalText !== undefined && direction === "up" && chunk.includes(fatalText)) {
+        pair.isDead = true;
+        fatalText = undefined;
+      }
       if (!pair.isDead)
         later(() => {
           if (pair.isDead || to.destroyed || to.write(chunk) || stalled.includes(direction)) return;
@@ -89,6 +96,9 @@ export async function startFaultyLink(target: { host: string; port: number }): P
     halfOpen() {
       isDead = true;
       for (const pair of pairs) pair.isDead = true;
+    },
+    halfOpenAt(text) {
+      fatalText = text;
     },
     stall(directions) {
       stalled = directions;

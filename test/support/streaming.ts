@@ -69,7 +69,7 @@ export async function startStream(
 /** Positions of the stream as PostgreSQL knows them, and its own end of WAL. */
 export async function replication(postgres: LocalPostgres): Promise<Record<string, string> | undefined> {
   const [row] = await postgres.query(
-    "select sent_lsn::text as sent, write_lsn::text as write, flush_lsn::text as flush, replay_lsn::text as replay, sync_state, state, pg_current_wal_flush_lsn()::text as own from pg_stat_replication where application_name = 'klio'",
+    "select sent_lsn::text as sent, write_lsn::text as write, flush_lsn::text as flush, replay_lsn::text as replay, sync_state, state, pg_current_wal_flush_lsn()::text as own from pg_stat_replication where application_name = 'klio' order by state = 'startup'",
   );
   return row as Record<string, string> | undefined;
 }

@@ -7,7 +7,7 @@ import { sourceError } from "./classify.ts";
 import { clientConfig, parseConninfo } from "./conninfo.ts";
 
 export type Row = Readonly<Record<string, unknown>>;
-const ANSWER_MS = 15_000;
+export const ANSWER_MS = 15_000;
 
 /** The rows of the last statement. Rejects for bugs only (and for a connection string that is none: KLIO-CONFIG). */
 export async function askSource(

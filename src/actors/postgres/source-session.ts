@@ -7,7 +7,7 @@ import { LogicalReplicationService } from "pg-logical-replication";
 import { failureOf, type Outcome, ok } from "../../domain/outcome.ts";
 import { KlioError } from "../../errors.ts";
 import { quoteSlot } from "../../wire/pg-replication.ts";
-import { type Row, socketOf } from "./ask-source.ts";
+import { ANSWER_MS, type Row, socketOf } from "./ask-source.ts";
 import { sourceError } from "./classify.ts";
 import { clientConfig, parseConninfo, replicationMode } from "./conninfo.ts";
 
@@ -24,7 +24,7 @@ export type RawReplication = {
 };
 
 export interface SourceSession {
-  /** Runs a replication command; values are text or null. */
+  /** Runs a replication command; values are text or null. KLIO-SOURCE-DOWN when no answer comes. */
   command(text: string): Promise<Outcome<Row[]>>;
   /** Detaches `pg` from the socket and gives its bytes to `onData`. Between commands only. */
   take(onData: (chunk: Buffer) => void): RawReplication;
@@ -59,6 +59,7 @@ export async function openSession(
     const client = new pg.Client({
       ...config,
       replication: replicationMode(conninfo),
+      query_timeout: ANSWER_MS,
       ...(own !== undefined && { stream: own.socket }),
     } as pg.ClientConfig);
     client.on("error", lose);

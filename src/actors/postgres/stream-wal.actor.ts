@@ -3,7 +3,7 @@
 //   V2. A status leaves at each move of the flushed position, when asked for, and on a timer that no reading of the socket
 //       holds up.
 //   V3. A server that confirms nothing for `stallLimitMs` while bytes wait, and a source that is silent for
-//       `silenceLimitMs` while it is read, end the stream.
+//       `silenceLimitMs` while it is read or owes an answer, end the stream.
 import { fromCallback } from "xstate";
 import { formatLsn, type Lsn, parseLsn } from "../../domain/lsn.ts";
 import { failureOf } from "../../domain/outcome.ts";
@@ -70,6 +70,8 @@ class Stream implements FrameSink {
   #progressAtMs = 0;
   #heardAtMs: number;
   #isPaused = false;
+  /** PostgreSQL was told that a timeline's end was seen, and says where the next one begins. */
+  #isAnswerDue = false;
   #next: { timeline: number; startLsn: Lsn } | undefined;
   #error: KlioError | undefined;
 
@@ -165,6 +167,8 @@ class Stream implements FrameSink {
     void this.#pipe.settled.then(() => {
       if (this.#phase !== "switching") return;
       this.#status(false);
+      this.#heardAtMs = this.#now();
+      this.#isAnswerDue = true;
       this.#raw?.copyDone();
     });
   }
@@ -231,9 +235,10 @@ class Stream implements FrameSink {
 
   #tick(): void {
     const now = this.#now();
-    if (this.#phase === "starting" || this.#phase === "over") return;
+    if (this.#phase === "over") return;
     const stalledMs = this.#pipe.stalledMs(now);
-    const silentMs = this.#isPaused || this.#phase !== "copying" ? 0 : now - this.#heardAtMs;
+    const owesWords = this.#phase === "copying" || this.#phase === "starting" || this.#isAnswerDue;
+    const silentMs = this.#isPaused || !owesWords ? 0 : now - this.#heardAtMs;
     if (stalledMs > this.#options.stallLimitMs)
       this.#fail(new KlioError("KLIO-SERVER-DOWN", `the server confirmed nothing for ${stalledMs} ms`)); // V3
     else if (silentMs > this.#options.silenceLimitMs)

@@ -147,6 +147,14 @@ describe.each(["source", "target"] as const)("the link to the %s", (which) => {
   );
 });
 
+test.each(["IDENTIFY_SYSTEM", "START_REPLICATION"])("V3: the link to the source dies with the command %s", (command) =>
+  through(async ({ source, more }) => {
+    source.halfOpenAt(command);
+    source.cut();
+    await more();
+  }),
+);
+
 test("two sidecars of one cluster: the second waits with a reason, and takes over when the first is gone", () =>
   through(async ({ stream, source, target, stack, more }) => {
     const second = stack.use(await startStream(configThrough({ source, target }), { timing }));

@@ -38,7 +38,7 @@ const ends = (events: readonly { type: string; failure?: { code: string } }[]) =
   events.filter(({ type }) => type === "stream.ended").map(({ failure }) => failure?.code);
 
 /** A stream that has just been told to begin. `send` plays PostgreSQL; `told` are our status messages. */
-function begin() {
+function begin(isAnswered = true) {
   const told: Status[] = [];
   const socket = {
     isPaused: false,
@@ -102,8 +102,10 @@ function begin() {
     segment.connect({ block: ({ release }) => release(), ended: () => undefined });
     return segment;
   };
-  send(frame("W", Buffer.from([0, 0, 0])));
-  expect(told).toHaveLength(1); // the copy began
+  if (isAnswered) {
+    send(frame("W", Buffer.from([0, 0, 0])));
+    expect(told).toHaveLength(1); // the copy began
+  }
   return { told, socket, events, carry, send: (chunk: Buffer) => send(chunk) };
 }
 
@@ -177,6 +179,19 @@ test("V3: a silent source ends the stream, but not while we are the ones who do 
   }
   expect(paused.socket.isPaused).toBe(true);
   expect(ends(paused.events)).toEqual([]);
+});
+
+test("V3: a source that owes an answer, to the command or at the end of a timeline, ends the stream by its silence", async () => {
+  const unanswered = begin(false);
+  vi.advanceTimersByTime(62_000);
+  expect(ends(unanswered.events)).toEqual(["KLIO-SOURCE-DOWN"]);
+  const switching = begin();
+  vi.advanceTimersByTime(30_000);
+  switching.send(frame("c"));
+  await vi.advanceTimersByTimeAsync(59_000);
+  expect(ends(switching.events)).toEqual([]);
+  await vi.advanceTimersByTimeAsync(3_000);
+  expect(ends(switching.events)).toEqual(["KLIO-SOURCE-DOWN"]);
 });
 
 test("KLIO-WAL-GAP: WAL that does not follow ends the stream", () => {
