@@ -7,7 +7,7 @@ import { seeds } from "../support/random.ts";
 test("P1, P2, P8: whoever is killed, and when, every acknowledged commit is restored, and segments are PostgreSQL's own", {
   timeout: 600_000,
 }, async () => {
-  const run = seeds("KLIO_KILL", 14);
+  const run = seeds("KLIO_KILL", 8);
   const told: string[] = [];
   const result = await sweepKills({ seeds: run, tell: (text) => told.push(text) });
   expect(told.length).toBe(run.length);

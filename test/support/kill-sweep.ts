@@ -10,6 +10,7 @@ import { descendantsOf, killHard } from "../../src/demo/process-tree.ts";
 import { recover } from "../../src/demo/recovery.ts";
 import { POSTGRES_SETTINGS, type Stage, setStage } from "../../src/demo/stage.ts";
 import { CLUSTER } from "../../src/demo/surroundings.ts";
+import { nextSegment } from "../../src/domain/wal-segment.ts";
 import { noTelemetry } from "../../src/telemetry/telemetry.ts";
 import { eventually } from "./eventually.ts";
 import { type Random, random } from "./random.ts";
@@ -63,6 +64,20 @@ function planOf(seed: number): Plan {
 function told({ victim, point, afterMs, second }: Plan): string {
   if (point !== undefined) return `${victim} ${point}`;
   return second === undefined ? victim : `${victim}, then ${second} within ${afterMs} ms`;
+}
+
+/** Segments follow each other, and only the last one may be unfinished; while they are under way, others may be for a moment. */
+function isWithoutGap(files: readonly { name: string; complete: boolean }[]): boolean {
+  const complete = files.filter((file) => file.complete).map((file) => file.name);
+  const segments = [...new Set(files.map(({ name }) => name.slice(0, 24)))].filter((name) =>
+    /^[0-9A-F]{24}$/.test(name),
+  );
+  return segments
+    .toSorted()
+    .slice(0, -1)
+    .every(
+      (name, index, all) => complete.includes(name) && (index === 0 || nextSegment(all[index - 1]!, 16 << 20) === name),
+    );
 }
 
 export type SweepResult = {
@@ -174,9 +189,9 @@ class Sweep {
       const listed = await eventually(
         async () => {
           const answer = await client.list();
-          return answer.kind === "ok" ? answer.value : undefined;
+          return answer.kind === "ok" && isWithoutGap(answer.value) ? answer.value : undefined;
         },
-        { timeoutMs: 60_000, what: "a list of WAL" },
+        { timeoutMs: 60_000, what: "a list of WAL without a gap" },
       );
       for (const { name, complete } of listed) {
         const source = join(postgres.dataDirectory, "pg_wal", name);
