@@ -196,7 +196,7 @@ test("the resource has what the detectors find and Kubernetes says, and never ov
 
 test("metrics have the scope klio, and kind, unit and numbers of the contract", () => {
   const all = sent.metrics.flatMap(({ entries }) => entries) as SentMetric[];
-  const ours = all.filter(({ name }) => name.startsWith("klio."));
+  const ours = all.filter(({ scope }) => scope === "klio");
   expect(new Set(all.map(({ scope }) => scope))).toEqual(
     new Set(["klio", "klio.grpc", "klio.host", "@opentelemetry/instrumentation-runtime-node"]),
   );

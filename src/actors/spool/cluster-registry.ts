@@ -3,7 +3,7 @@ import { systemIdIn } from "../../domain/wal-page.ts";
 import { KlioError } from "../../errors.ts";
 import type { MasterKey } from "../../wire/wal-file-header.ts";
 import { type ClusterMetadata, readMetadata, type WalGap, writeMetadata } from "./cluster-metadata.ts";
-import { makeDirectory } from "./durable-file.ts";
+import { makeDirectory, syncDirectory } from "./durable-file.ts";
 import { clusterDirectory } from "./wal-directory.ts";
 
 export class ClusterRegistry {
@@ -29,13 +29,19 @@ export class ClusterRegistry {
   ): Promise<ClusterMetadata> {
     requireSystemId(systemId);
     return this.#change(cluster, async () => {
+      const directory = clusterDirectory(this.#root, cluster);
       const known = await this.metadata(cluster);
-      if (known !== undefined) return requireSame(cluster, known, systemId);
+      if (known !== undefined) {
+        requireSame(cluster, known, systemId);
+        // Whoever wrote it may have failed before its entry was durable.
+        await makeDirectory(directory);
+        await syncDirectory(directory);
+        return known;
+      }
       const page = await firstPage();
       const stored = page === undefined ? undefined : systemIdIn(page);
       if (stored !== undefined) requireSame(cluster, { systemId: stored, gaps: [] }, systemId);
       const metadata = { systemId, gaps: [] };
-      const directory = clusterDirectory(this.#root, cluster);
       await makeDirectory(directory);
       await writeMetadata(directory, cluster, this.#master, metadata);
       return metadata;

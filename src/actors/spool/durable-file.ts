@@ -29,15 +29,19 @@ export async function syncDirectory(path: string): Promise<void> {
   }
 }
 
-/** Makes a directory (its parent must be there) and its entry durable; one that is there is left alone. */
+/** Directories whose entry this process made durable; who finds another one there cannot know whether its maker did. */
+const durable = new Set<string>();
+
+/** Makes a directory (its parent must be there) and its entry durable, also of one that is there already. */
 export async function makeDirectory(path: string): Promise<void> {
   try {
     await mkdir(path, { mode: DIRECTORY_MODE });
   } catch (error) {
-    if (isThere(error)) return;
-    throw error;
+    if (!isThere(error)) throw error;
+    if (durable.has(path)) return;
   }
   await syncDirectory(dirname(path));
+  durable.add(path);
 }
 
 /** Gives `from` its final name, in the same directory, for good. */

@@ -167,11 +167,21 @@ function newState(handle: FileHandle, frame: StoreFrame, request: WriteRequest):
   };
 }
 
+async function makeDirectories(path: string, root: string, cluster: string): Promise<void> {
+  await makeDirectory(join(root, cluster));
+  if (dirname(path) !== join(root, cluster)) await makeDirectory(dirname(path));
+}
+
+/** For a file that is there: whoever made it may have failed before its entry was durable. */
+async function makeEntryDurable(path: string, root: string, cluster: string): Promise<void> {
+  await makeDirectories(path, root, cluster);
+  await syncDirectory(dirname(path));
+}
+
 /** Creates the file with all directories above it, every entry durable. */
 async function createFile(path: string, root: string, cluster: string): Promise<FileHandle> {
   for (let attempt = 1; ; attempt++) {
-    await makeDirectory(join(root, cluster));
-    if (dirname(path) !== join(root, cluster)) await makeDirectory(dirname(path));
+    await makeDirectories(path, root, cluster);
     try {
       const handle = await open(path, CREATE, FILE_MODE);
       await syncDirectory(dirname(path));
@@ -195,10 +205,14 @@ export async function openForWriting(frame: StoreFrame, request: WriteRequest): 
   let writeTo = partial;
   if (complete !== undefined) {
     const opened = await openComplete(complete, frame, request);
+    // An earlier attempt may have failed between the final name and its durability.
+    await syncDirectory(dirname(final));
     if (opened !== undefined) return opened;
     writeTo = temporaryFor(final);
   }
-  const handle = (await openIfThere(writeTo, WRITE)) ?? (await createFile(writeTo, frame.root, cluster));
+  const existing = await openIfThere(writeTo, WRITE);
+  if (existing !== undefined) await makeEntryDurable(writeTo, frame.root, cluster);
+  const handle = existing ?? (await createFile(writeTo, frame.root, cluster));
   const finish = async () => {
     await renameDurably(writeTo, final);
     await rm(asidePath(partial), { force: true });

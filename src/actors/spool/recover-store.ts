@@ -8,7 +8,7 @@ import type { Log } from "../../domain/log.ts";
 import { KlioError } from "../../errors.ts";
 import { FRAME_HEAD_BYTES, holdsWriteStart, parseFrameHead, SALT_BYTES } from "../../wire/wal-file-frame.ts";
 import type { MasterKey } from "../../wire/wal-file-header.ts";
-import { isTemporary, renameDurably } from "./durable-file.ts";
+import { isTemporary, renameDurably, syncDirectory } from "./durable-file.ts";
 import { walkDirectories } from "./wal-directory.ts";
 import { readChunks, scanFrames } from "./wal-scan.ts";
 
@@ -24,7 +24,9 @@ type Partial = { path: string; cluster: string; name: string };
  */
 export async function recoverStore(root: string, master: MasterKey, log: Log, isAfterCrash: boolean): Promise<void> {
   let removed = 0;
-  for await (const { directory, files } of walkDirectories(root))
+  for await (const { directory, files } of walkDirectories(root)) {
+    // The last run may have ended between a new name and its durability: nothing is told of it before.
+    if (isAfterCrash) await syncDirectory(directory);
     for (const file of files) {
       const path = join(directory, file);
       if (isTemporary(file)) {
@@ -38,6 +40,7 @@ export async function recoverStore(root: string, master: MasterKey, log: Log, is
         await recoverPartial({ path, cluster, name: basename(path, ".partial") }, master, log, isAfterCrash);
       }
     }
+  }
   if (removed > 0) log.info("wal.cleaned", `removed ${removed} temporary files of an earlier run`, { removed });
 }
 

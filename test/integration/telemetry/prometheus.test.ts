@@ -34,6 +34,7 @@ test("transitions move the metrics of the Prometheus endpoint", async () => {
       `klio_backup_failures_total{${scope}} 0`,
       `klio_backup_running{${scope}} 0`,
       `klio_backup_successes_total{${scope}} 0`,
+      `klio_backup_unverified{${scope}} 0`,
       `klio_backup_verification_failures_total{${scope}} 0`,
       `klio_backup_verifications_total{${scope}} 0`,
     ]);
