@@ -14,10 +14,10 @@
 //                  encrypted bytes (AES-256-GCM; additional data: file identity, raw offset, this head)
 //            16    tag
 import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject } from "node:crypto";
-import { constants, crc32, zstdCompress, zstdDecompress, zstdDecompressSync } from "node:zlib";
+import { crc32, zstdCompress, zstdDecompress, zstdDecompressSync } from "node:zlib";
 import { KlioError } from "../errors.ts";
 import type { FileKey } from "./wal-file-header.ts";
-import { MAX_ZSTD_RAW_BYTES, zstdPack } from "./zstd.ts";
+import { MAX_ZSTD_RAW_BYTES, ZSTD_PARAMS, zstdPack } from "./zstd.ts";
 
 export const FRAME_HEAD_BYTES = 16;
 export const SALT_BYTES = 32;
@@ -39,7 +39,7 @@ const CODECS: Readonly<Record<FrameCodec, number>> = { none: 0, zstd: 1 };
 export type Packed = { codec: FrameCodec; payload: Uint8Array; rawBytes: number };
 
 const zstdOptions = (bytes: number) => ({
-  params: { [constants.ZSTD_c_compressionLevel]: 1 },
+  params: ZSTD_PARAMS,
   pledgedSrcSize: bytes,
   // Each chunk of output is a round trip through the thread pool, and memory that is held until the frame is written.
   chunkSize: Math.min(256 << 10, Math.max(64 << 10, bytes)),

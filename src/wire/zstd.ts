@@ -9,9 +9,8 @@ import { constants, createZstdCompress, createZstdDecompress, zstdCompressSync, 
 export const MAX_ZSTD_RAW_BYTES = 1 << 20;
 /** The library's bound for what incompressible input becomes. */
 const MAX_PACKED_BYTES = MAX_ZSTD_RAW_BYTES + (MAX_ZSTD_RAW_BYTES >> 8) + (64 << 10);
-/** zstd's own number for it; the fastest of its levels that still finds repetition well. */
-const LEVEL = 1;
-const params = { [constants.ZSTD_c_compressionLevel]: LEVEL };
+/** Level 1: the fastest that still finds repetition well. */
+export const ZSTD_PARAMS = { [constants.ZSTD_c_compressionLevel]: 1 };
 
 const MAGIC = 0xfd2fb528;
 
@@ -77,7 +76,7 @@ class Context {
 let packer: Context | undefined | "unknown" = "unknown";
 let unpacker: Context | undefined | "unknown" = "unknown";
 
-const newPacker = () => Context.over(createZstdCompress({ params }), MAX_PACKED_BYTES);
+const newPacker = () => Context.over(createZstdCompress({ params: ZSTD_PARAMS }), MAX_PACKED_BYTES);
 // One byte of room more than is said: a frame that gives more shows it.
 const newUnpacker = () => Context.over(createZstdDecompress(), MAX_ZSTD_RAW_BYTES + 1);
 
@@ -91,7 +90,7 @@ export function keepsContexts(): boolean {
 /** One frame; `raw` has 1 to `MAX_ZSTD_RAW_BYTES` bytes. A view that is good until the next call. */
 export function zstdPack(raw: Buffer): Buffer {
   if (packer === "unknown") packer = newPacker();
-  if (packer === undefined) return zstdCompressSync(raw, { params });
+  if (packer === undefined) return zstdCompressSync(raw, { params: ZSTD_PARAMS });
   try {
     return packer.run(constants.ZSTD_e_end, raw, MAX_PACKED_BYTES);
   } catch (error) {
@@ -101,10 +100,12 @@ export function zstdPack(raw: Buffer): Buffer {
 }
 
 /**
- * What `zstdPack` was given. `rawBytes`: 1 to `MAX_ZSTD_RAW_BYTES`. A view that is good until the next call. Throws an
- * Error for anything but one whole frame of that length (Z1).
+ * What `zstdPack` was given. A view that is good until the next call. Throws an Error for anything but one whole frame of
+ * that length (Z1), and for a length that is not 1 to `MAX_ZSTD_RAW_BYTES`.
  */
 export function zstdUnpack(packed: Buffer, rawBytes: number): Buffer {
+  if (rawBytes < 1 || rawBytes > MAX_ZSTD_RAW_BYTES)
+    throw new Error(`the block says that it has ${rawBytes} raw bytes`);
   if (!isWholeFrame(packed)) throw new Error("the block is not one whole zstd frame");
   if (unpacker === "unknown") unpacker = newUnpacker();
   try {

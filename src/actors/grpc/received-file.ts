@@ -2,7 +2,6 @@
 import { createHash } from "node:crypto";
 import { errorText, KlioError } from "../../errors.ts";
 import { BlockCodec, type GetResult } from "../../proto/generated/klio/wal/v1/wal_pb.ts";
-import { MAX_FRAME_RAW_BYTES } from "../../wire/wal-file-frame.ts";
 import { zstdUnpack } from "../../wire/zstd.ts";
 
 export class ReceivedFile {
@@ -38,7 +37,6 @@ export class ReceivedFile {
   #unpack(block: Uint8Array, codec: number, rawBytes: number): Uint8Array {
     this.#isPacked = true;
     if (codec !== BlockCodec.ZSTD) throw this.#wrong(`a block with codec ${codec}, which was not asked for`);
-    if (rawBytes < 1 || rawBytes > MAX_FRAME_RAW_BYTES) throw this.#wrong(`a block of ${rawBytes} raw bytes`);
     try {
       return Buffer.from(zstdUnpack(Buffer.from(block.buffer, block.byteOffset, block.byteLength), rawBytes));
     } catch (cause) {

@@ -6,7 +6,6 @@ import { systemIdIn, WalPageCheck } from "../../domain/wal-page.ts";
 import { isSegmentSize, MAX_SEGMENT_BYTES, requireWalName } from "../../domain/wal-segment.ts";
 import { errorText, KlioError } from "../../errors.ts";
 import type { ReceiveOutcome, SealOutcome } from "../../machines/wal-ingest.machine.ts";
-import { MAX_FRAME_RAW_BYTES } from "../../wire/wal-file-frame.ts";
 import { decodePut, type PutMessage } from "../../wire/wal-message.ts";
 import { zstdUnpack } from "../../wire/zstd.ts";
 import type { WalStore } from "../spool/wal-store.ts";
@@ -47,8 +46,8 @@ export function requireFirst(message: PutMessage): PutMessage {
  */
 function unpackBlock({ walName, block, packedFrom: rawBytes }: PutMessage): Buffer {
   if (rawBytes === undefined) return block;
-  // The bounds of a frame: what comes is stored as it is.
-  if (rawBytes < 1 || rawBytes > MAX_FRAME_RAW_BYTES || block.length < 1 || block.length >= rawBytes)
+  // What comes is stored as it is, and a frame is never longer than what it holds.
+  if (block.length >= rawBytes)
     throw new KlioError("KLIO-USAGE", `${walName}: a block of ${block.length} bytes for ${rawBytes} raw ones`);
   try {
     return zstdUnpack(block, rawBytes);
