@@ -1,5 +1,6 @@
 // What a server says of its clusters, read from what is stored at the moment of asking: listings, backups, the exposure as it
 // is heard of, the queue. A tier that cannot be read says why; the other parts are told all the same.
+import { text } from "node:stream/consumers";
 import {
   type ClusterReport,
   type DivergenceReport,
@@ -110,9 +111,7 @@ async function readHistory(reader: WalReader, cluster: string, timeline: number)
   const opened = await reader.open(cluster, name);
   if (opened === undefined)
     throw new KlioError("KLIO-WAL-MISSING", `${name} is not stored: what leads to timeline ${timeline} is not known`);
-  const pieces: Uint8Array[] = [];
-  for await (const block of opened.blocks) pieces.push(block);
-  return parseTimelineHistory(timeline, Buffer.concat(pieces).toString("utf8"));
+  return parseTimelineHistory(timeline, await text(opened.blocks));
 }
 
 async function queueReport({ queue }: StatusSources): Promise<QueueReport | null> {

@@ -1,4 +1,5 @@
 // A timeline history file from the source to the server, unless the server has it.
+import { text } from "node:stream/consumers";
 import { fromPromise } from "xstate";
 import type { Log } from "../../domain/log.ts";
 import { failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
@@ -67,13 +68,11 @@ async function readStored(
   const file = await server.get(name, { signal });
   if (file.kind !== "ok") return file;
   if (file.value === undefined) return ok(undefined);
-  const pieces: Uint8Array[] = [];
   try {
-    for await (const block of file.value.blocks) pieces.push(block);
+    return ok(await text(file.value.blocks));
   } catch (error) {
     return failureOf(error);
   }
-  return ok(Buffer.concat(pieces).toString("utf8"));
 }
 
 /** Two histories are the same when they name the same switches; comments and reasons do not count. */

@@ -1,7 +1,8 @@
 // The volume of pg_wal, where this process shares it with PostgreSQL.
-import { open, statfs } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import { endianness } from "node:os";
 import { join } from "node:path";
+import { volumeSpace } from "../spool/volume-space.ts";
 
 /** The control file begins with the system identifier, an unsigned 64-bit integer in the byte order of the machine. */
 export async function systemIdIn(dataDirectory: string): Promise<string> {
@@ -19,8 +20,8 @@ export async function freeWalVolumeBytes(dataDirectory: string, systemId: string
   if (dataDirectory === "") return null;
   try {
     if ((await systemIdIn(dataDirectory)) !== systemId) return null;
-    const { bavail, bsize } = await statfs(join(dataDirectory, "pg_wal"));
-    return bavail * bsize;
+    const space = await volumeSpace(join(dataDirectory, "pg_wal"));
+    return space.kind === "ok" ? space.value.freeBytes : null;
   } catch {
     return null; // whatever is in the way, what cannot be seen is not known
   }

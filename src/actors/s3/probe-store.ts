@@ -1,6 +1,8 @@
 // Finds out what a store really does, with objects of its own below a prefix of its own, which it removes again.
+
 import { createHash, randomBytes } from "node:crypto";
 import type { Readable } from "node:stream";
+import { buffer } from "node:stream/consumers";
 import { crc32 } from "node:zlib";
 import {
   AbortMultipartUploadCommand,
@@ -234,9 +236,7 @@ class ProbedStore {
         ...(range !== undefined && { Range: range }),
       }),
     );
-    const parts: Uint8Array[] = [];
-    for await (const part of answer.Body as Readable as AsyncIterable<Uint8Array>) parts.push(part);
-    return Buffer.concat(parts);
+    return buffer(answer.Body as Readable);
   }
 
   async parts(): Promise<Finding> {

@@ -1,9 +1,11 @@
 // What is kept about a cluster beside its WAL: whose it is, and where its WAL has gaps on purpose.
 //   E6. Metadata that is there but cannot be read is an error, never an unknown cluster: else another cluster could take
 //       the name, and its WAL be mixed in.
+
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { errorText, KlioError } from "../../errors.ts";
@@ -44,9 +46,7 @@ export async function readMetadata(
   try {
     const opened = await decodeWalFile(asSource(file), { master, cluster, name: NAME });
     if (opened === undefined) throw new KlioError("KLIO-WAL-DAMAGED", "the file is empty"); // E6
-    const parts: Uint8Array[] = [];
-    for await (const block of opened.blocks) parts.push(block);
-    const { systemId, gaps } = fromBinary(ClusterMetadataSchema, Buffer.concat(parts));
+    const { systemId, gaps } = fromBinary(ClusterMetadataSchema, await buffer(opened.blocks));
     return {
       systemId,
       gaps: gaps.map(({ ts, start, end }) => ({ atMs: ts === undefined ? 0 : timestampMs(ts), start, end })),
