@@ -1,8 +1,14 @@
 // Of small samples.
+import { quantile as quantileOf } from "../src/domain/quantile.ts";
 
-export function quantile(values: readonly number[], q: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.trunc(sorted.length * q))] ?? Number.NaN;
+/** NaN of none. */
+export function quantile(values: readonly number[], share: number): number {
+  return (
+    quantileOf(
+      values.toSorted((a, b) => a - b),
+      share,
+    ) ?? Number.NaN
+  );
 }
 
 export const median = (values: readonly number[]) => quantile(values, 0.5);

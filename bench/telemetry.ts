@@ -17,10 +17,12 @@ import { type ShipmentEvent, type ShipmentInput, segmentShipment } from "../src/
 import { tuneCollector } from "../src/roles/collector.ts";
 import { noTelemetry, startTelemetry, type Telemetry } from "../src/telemetry/telemetry.ts";
 import { testLog } from "../test/support/test-log.ts";
-import { SYSTEM_ID, walSegment } from "../test/support/wal-bytes.ts";
+import { SYSTEM_ID } from "../test/support/wal-bytes.ts";
+import { send } from "../test/support/wal-server.ts";
 import { openStore } from "../test/support/wal-store.ts";
 import type { Figure } from "./run.ts";
 import { median, quantile } from "./statistics.ts";
+import { cpuSeconds, segmentLikeWal } from "./workload.ts";
 
 const ROUNDS = 10;
 const SEGMENTS = 12;
@@ -28,16 +30,13 @@ const SEGMENTS = 12;
 const PASSES = 6;
 const SEGMENT_BYTES = 16 << 20;
 const BLOCK_BYTES = 1 << 20;
+/** Of each page of 8 KiB: about as compressible as WAL. */
+const RANDOM_BYTES = 2048;
 const SHIPMENTS = 1_000;
 /** Transitions of one shipment: its start, which enters the first states and opens the span, begun, finished, shipped. */
 const STEPS = 4;
 
 const segmentName = (n: number) => segmentAt(1, BigInt(n + 1) * BigInt(SEGMENT_BYTES), SEGMENT_BYTES);
-const cpuSeconds = (since: NodeJS.CpuUsage) => {
-  const { user, system } = process.cpuUsage(since);
-  return (user + system) / 1e6;
-};
-
 /** CPU seconds of a pass: client, mutual TLS, checks, compression, encryption, fsync. */
 async function shipWal(directory: string, certificates: Certificates, telemetry: Telemetry, segments: Buffer[]) {
   const { store, log } = await openStore(directory);
@@ -63,18 +62,7 @@ async function shipWal(directory: string, certificates: Certificates, telemetry:
   const since = process.cpuUsage();
   for (const [at, bytes] of segments.entries()) {
     const walName = segmentName(at);
-    const call = client.upload({
-      walName,
-      segmentBytes: SEGMENT_BYTES,
-      sendToTier2: false,
-      method: "stream",
-      fromOffset: 0,
-      onAck: () => undefined,
-    });
-    for (let from = 0; from < bytes.length; from += BLOCK_BYTES)
-      if (!call.sendCopy(bytes.subarray(from, from + BLOCK_BYTES))) await call.drained();
-    call.finish();
-    const end = await call.ended;
+    const end = await send(client, bytes, { walName, sendToTier2: false }, BLOCK_BYTES);
     if (end.kind !== "ok") throw new Error(`${walName}: ${JSON.stringify(end)}`);
   }
   const seconds = cpuSeconds(since);
@@ -128,13 +116,6 @@ async function startCollector(certificates: Certificates) {
   };
 }
 
-/** A quarter of each page is random: about as compressible as WAL. */
-function segmentLikeWal(name: string): Buffer {
-  const bytes = walSegment(name, SEGMENT_BYTES);
-  for (let at = 0; at < SEGMENT_BYTES; at += 8192) bytes.fill(at >> 13, at + 2048, at + 8192);
-  return bytes;
-}
-
 export async function benchTelemetry(): Promise<Figure[]> {
   tuneCollector(); // as server and sidecar do
   const directory = mkdtempSync(join(tmpdir(), "klio-bench-"));
@@ -154,7 +135,9 @@ export async function benchTelemetry(): Promise<Figure[]> {
           OTEL_EXPORTER_OTLP_CLIENT_KEY: key,
         },
       });
-    const segments = Array.from({ length: SEGMENTS }, (_, n) => segmentLikeWal(segmentName(n)));
+    const segments = Array.from({ length: SEGMENTS }, (_, n) =>
+      segmentLikeWal(segmentName(n), SEGMENT_BYTES, RANDOM_BYTES),
+    );
     const wal = { off: [] as number[], on: [] as number[] };
     const transitions = { off: [] as number[], on: [] as number[] };
     // The first round warms up and is not counted; the order turns round each time.

@@ -19,6 +19,7 @@ import { masterKeyOf } from "../src/wire/wal-file-header.ts";
 import { eventually } from "../test/support/eventually.ts";
 import { ListedRepository } from "../test/support/offload-bench.ts";
 import { walSegment } from "../test/support/wal-bytes.ts";
+import { cpuSeconds } from "./workload.ts";
 
 export type Setting = {
   walDirectory: string;
@@ -125,8 +126,7 @@ async function run(setting: Setting, order: Order): Promise<Measured> {
     clearInterval(watch);
   }
   clearInterval(sampler);
-  const { user, system } = process.cpuUsage(since);
-  const measured = { seconds: seconds(), cpuSeconds: (user + system) / 1e6, idleBytes, peakBytes, lagsMs, course };
+  const measured = { seconds: seconds(), cpuSeconds: cpuSeconds(since), idleBytes, peakBytes, lagsMs, course };
   await role.stop();
   await store.close();
   objects.close();

@@ -19,7 +19,9 @@ import { sampleMetadata, sampleTree, storeSample } from "../test/support/sample-
 import { slowLink } from "../test/support/slow-link.ts";
 import { startSnapshotServer } from "../test/support/snapshot-server.ts";
 import type { Figure } from "./run.ts";
+import { quantile } from "./statistics.ts";
 import { fillTier1, type Measured, type Order, type Setting } from "./tier2-process.ts";
+import { cpuSeconds } from "./workload.ts";
 
 const SEGMENTS = 64;
 const SEGMENT_BYTES = 16 << 20;
@@ -85,11 +87,8 @@ function bareCpu(): number {
     if (payload.buffer instanceof ArrayBuffer) payload.buffer.transfer(0);
     crc32(bytes);
   }
-  const { user, system } = process.cpuUsage(since);
-  return (user + system) / 1e6;
+  return cpuSeconds(since);
 }
-
-const p95 = (values: number[]) => values.toSorted((a, b) => a - b)[Math.ceil(values.length * 0.95) - 1] ?? Number.NaN;
 
 export async function benchTier2(): Promise<Figure[]> {
   const directory = mkdtempSync(join(tmpdir(), "klio-bench-"));
@@ -188,7 +187,7 @@ export async function benchTier2(): Promise<Figure[]> {
       forget(followed.prefix);
       figures.push({
         name: `frontier behind at 4 segments/s, p95, ${at}`,
-        value: p95(lagsMs) / 1_000,
+        value: quantile(lagsMs, 0.95) / 1_000,
         unit: "s",
         bound: 2,
       });

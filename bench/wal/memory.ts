@@ -3,13 +3,17 @@ import { connectWal, type WalClient } from "../../src/actors/grpc/wal-client.ts"
 import { segmentAt } from "../../src/domain/wal-segment.ts";
 import { noTelemetry } from "../../src/telemetry/telemetry.ts";
 import { testLog } from "../../test/support/test-log.ts";
-import { SYSTEM_ID, walSegment } from "../../test/support/wal-bytes.ts";
+import { SYSTEM_ID } from "../../test/support/wal-bytes.ts";
+import { send } from "../../test/support/wal-server.ts";
 import type { Figure } from "../run.ts";
+import { segmentLikeWal } from "../workload.ts";
 import { forgetPeak, usageOf, type WalBench } from "./stage.ts";
 
 const COUNTS = [1, 8, 32];
 const SEGMENT_BYTES = 16 << 20;
 const BLOCK_BYTES = 1 << 20;
+/** Of each page of 8 KiB. */
+const RANDOM_BYTES = 3_000;
 const SEGMENTS = 6;
 
 export const memoryClusters = Array.from({ length: Math.max(...COUNTS) }, (_, n) => `memory-${n}`);
@@ -19,14 +23,8 @@ async function stream(client: WalClient, from: number): Promise<void> {
   const started = await client.requestWalStart({ systemId: SYSTEM_ID, currentWalName: name(from) });
   if (started.kind !== "ok") throw new Error(started.reason);
   for (let n = from; n < from + SEGMENTS; n++) {
-    const bytes = walSegment(name(n), SEGMENT_BYTES);
-    for (let at = 0; at < SEGMENT_BYTES; at += 8192) bytes.fill(n, at + 3_000, at + 8192);
-    const options = { walName: name(n), segmentBytes: SEGMENT_BYTES, sendToTier2: false, fromOffset: 0 };
-    const call = client.upload({ ...options, method: "stream", onAck: () => undefined });
-    for (let at = 0; at < SEGMENT_BYTES; at += BLOCK_BYTES)
-      if (!call.sendCopy(bytes.subarray(at, at + BLOCK_BYTES))) await call.drained();
-    call.finish();
-    const end = await call.ended;
+    const bytes = segmentLikeWal(name(n), SEGMENT_BYTES, RANDOM_BYTES);
+    const end = await send(client, bytes, { walName: name(n), sendToTier2: false }, BLOCK_BYTES);
     if (end.kind !== "ok" || !end.value.complete) throw new Error(`${name(n)}: ${JSON.stringify(end)}`);
   }
 }
