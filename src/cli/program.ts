@@ -1,6 +1,7 @@
 // The command line: which command is in which module (loaded only when asked for), usage errors, error messages.
 import { Command, CommanderError } from "commander";
 import { asKlioError, exitStatus } from "../errors.ts";
+import { tuneCollector } from "../roles/collector.ts";
 import type { CliContext } from "./context.ts";
 import { version } from "./version.ts";
 
@@ -56,6 +57,7 @@ export async function buildProgram(context: CliContext): Promise<Command> {
 
 /** Runs the command line. Never rejects; the exit status goes to `context.exit`. */
 export async function runProgram(context: CliContext): Promise<void> {
+  tuneCollector(); // the modules of a command are the first that allocate much
   try {
     const program = await buildProgram(context);
     await program.parseAsync([...context.argv], { from: "user" });

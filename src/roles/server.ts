@@ -6,7 +6,6 @@ import { type Failure, failureOf, type Outcome, ok } from "../domain/outcome.ts"
 import { errorTable, exitStatus, KlioError } from "../errors.ts";
 import { role } from "../machines/role.machine.ts";
 import { startTelemetry } from "../telemetry/telemetry.ts";
-import { tuneCollector } from "./collector.ts";
 import { commandLog } from "./command-log.ts";
 import { openServer } from "./server-parts.ts";
 
@@ -23,7 +22,6 @@ const DRAIN_LIMIT_MS = 20_000;
 
 /** Serves until the signal or a failure. Returns the exit status; rejects with the KlioError of a failed start. */
 export async function runServer(options: ServerOptions): Promise<number> {
-  tuneCollector();
   const { env, stderr, signal, logLevel } = options;
   const log = commandLog(stderr, logLevel);
   const console = createConsole({ log, title: "Klio server" });

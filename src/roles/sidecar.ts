@@ -13,7 +13,6 @@ import { role } from "../machines/role.machine.ts";
 import { startTelemetry, type Telemetry } from "../telemetry/telemetry.ts";
 import type { BaseBackupResult } from "./backup.ts";
 import { openBackupHistory } from "./backup-history.ts";
-import { tuneCollector } from "./collector.ts";
 import { commandLog } from "./command-log.ts";
 import { type BackupRunner, sidecarControl } from "./sidecar-control.ts";
 import { startWalStream } from "./wal-stream.ts";
@@ -42,7 +41,6 @@ const CONTROL_GRACE_MS = 2_000;
 
 /** Runs until the signal. Returns the exit status; rejects with the KlioError of a failed start, or of a bug. */
 export async function runSidecar(options: SidecarOptions): Promise<number> {
-  tuneCollector();
   const { env, stderr, signal, logLevel, config } = options;
   const log = commandLog(stderr, logLevel);
   const console = createConsole({ log, title: `Klio sidecar of ${config.clusterName}` });
