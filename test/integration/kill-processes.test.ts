@@ -1,16 +1,12 @@
-// P1, P8: every process of Klio is killed (-9) while rows are committed under synchronous replication; what was acknowledged
-// is in the cluster that is restored afterwards, and nobody had to help.
-import { rmSync } from "node:fs";
-import { join } from "node:path";
 import { expect, test } from "vitest";
 import { klio } from "../../src/demo/klio-command.ts";
 import { isExact } from "../../src/demo/ledger.ts";
 import { startLoad } from "../../src/demo/load.ts";
 import { createNarrator } from "../../src/demo/narrator.ts";
 import { descendantsOf } from "../../src/demo/process-tree.ts";
-import { recover } from "../../src/demo/recovery.ts";
-import { POSTGRES_SETTINGS, type Stage, setStage } from "../../src/demo/stage.ts";
+import { type Stage, setStage } from "../../src/demo/stage.ts";
 import { eventually } from "../support/eventually.ts";
+import { loseAndRecover } from "../support/lose-and-recover.ts";
 import { temporaryDirectory } from "../support/temporary-directory.ts";
 
 const COMMITS = 150;
@@ -68,28 +64,17 @@ test("P1, P8: kill -9 of server, sidecar, nats-server and Kopia server loses no 
   // Backups work again, too, once the killed Kopia server is back.
   await eventually(async () => (await backup()) !== "", { timeoutMs: 60_000, what: "a backup after the kills" });
 
-  const point = await load.pausedDuring(async () => {
-    const [row] = await postgres.query("select clock_timestamp()::text as t");
-    return { time: new Date(String(row?.t)).toISOString(), rows: load.ledger.snapshot() };
-  });
-  await load.reached(load.ledger.count + COMMITS, signal);
-  await postgres.kill();
-  await load.stop(500);
-  rmSync(postgres.dataDirectory, { recursive: true, force: true });
-  const recovery = await recover({
-    directory: join(dir.path, "recovered"),
-    version: 16,
-    port: postgres.port,
-    settings: { ...POSTGRES_SETTINGS, synchronous_standby_names: "" },
+  const recovery = await loseAndRecover({
+    stage,
+    load,
     command,
-    config: surroundings.sidecarConfig,
-    tier: "tier1",
-    point,
-    ledger: load.ledger,
+    directory: dir.path,
+    version: 16,
+    more: COMMITS,
     narrator,
     signal,
+    stack,
   });
-  stack.use(recovery.postgres);
   expect(recovery.atEnd).toMatchObject({ lost: 0, different: 0, unexpected: 0 });
   expect(isExact(recovery.atPoint)).toBe(true);
   expect(recovery.atEnd.expected).toBeGreaterThan(5 * COMMITS);

@@ -1,5 +1,5 @@
 // Kills of each process of the WAL path, one seed each, on one stage under load; and what must be true after each of them.
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connectWal } from "../../src/actors/grpc/wal-client.ts";
 import { klio } from "../../src/demo/klio-command.ts";
@@ -7,12 +7,12 @@ import type { Comparison } from "../../src/demo/ledger.ts";
 import { type Load, startLoad } from "../../src/demo/load.ts";
 import { createNarrator } from "../../src/demo/narrator.ts";
 import { descendantsOf, killHard } from "../../src/demo/process-tree.ts";
-import { recover } from "../../src/demo/recovery.ts";
-import { POSTGRES_SETTINGS, type Stage, setStage } from "../../src/demo/stage.ts";
+import { type Stage, setStage } from "../../src/demo/stage.ts";
 import { CLUSTER } from "../../src/demo/surroundings.ts";
 import { nextSegment } from "../../src/domain/wal-segment.ts";
 import { noTelemetry } from "../../src/telemetry/telemetry.ts";
 import { eventually } from "./eventually.ts";
+import { loseAndRecover } from "./lose-and-recover.ts";
 import { type Random, random } from "./random.ts";
 import { temporaryDirectory } from "./temporary-directory.ts";
 import { testLog } from "./test-log.ts";
@@ -254,27 +254,16 @@ export async function sweepKills(options: {
     options.tell(`seed ${seed}: ${told(planOf(seed))}; ${load.ledger.count} commits, ${sweep.segments} segments equal`);
   }
 
-  const point = await load.pausedDuring(async () => {
-    const [row] = await postgres.query("select clock_timestamp()::text as t");
-    return { time: new Date(String(row?.t)).toISOString(), rows: load.ledger.snapshot() };
-  });
-  await load.reached(load.ledger.count + 20, signal);
-  await postgres.kill();
-  await load.stop(500);
-  rmSync(postgres.dataDirectory, { recursive: true, force: true });
-  const recovery = await recover({
-    directory: join(dir.path, "recovered"),
-    version: 17,
-    port: postgres.port,
-    settings: { ...POSTGRES_SETTINGS, synchronous_standby_names: "" },
+  const recovery = await loseAndRecover({
+    stage,
+    load,
     command,
-    config: surroundings.sidecarConfig,
-    tier: "tier1",
-    point,
-    ledger: load.ledger,
+    directory: dir.path,
+    version: 17,
+    more: 20,
     narrator,
     signal,
+    stack,
   });
-  stack.use(recovery.postgres);
   return { kills: sweep.kills, segments: sweep.segments, commits: load.ledger.count, restored: recovery.atEnd };
 }
