@@ -1,8 +1,12 @@
 // What survives when the power goes: the real store on a disk that keeps only what it was made to keep. A failing seed is
 // named; KLIO_POWER_LOSS_SEED runs it alone, KLIO_POWER_LOSS_SEEDS that many.
+import { mkdir } from "node:fs/promises";
 import { expect, test } from "vitest";
+import { makeDirectory } from "../../../src/actors/spool/durable-file.ts";
+import { attachDisk } from "../../support/attach-disk.ts";
+import { MemoryDisk } from "../../support/memory-disk.ts";
 import { losePower } from "../../support/power-loss.ts";
-import { seeds } from "../../support/random.ts";
+import { random, seeds } from "../../support/random.ts";
 
 const SEEDS = 1_000;
 
@@ -32,3 +36,20 @@ test.each(["write-through", "file-sync", "directory-sync"] as const)(
     expect(found[0]).toMatch(/^power loss, seed \d+: /);
   },
 );
+
+test("E1: a directory that somebody made and did not sync is durable when the next one has asked for it", async () => {
+  let lost = 0;
+  for (let seed = 1; seed <= 40; seed++) {
+    for (const isAsked of [true, false]) {
+      const disk = new MemoryDisk({ random: random(seed) });
+      const root = `/klio-memory-directory-${seed}-${isAsked}`;
+      using _ = attachDisk(root, () => disk);
+      await mkdir(`${root}/cluster`);
+      if (isAsked) await makeDirectory(`${root}/cluster`);
+      const isThere = disk.powerReturns().find("/cluster") !== undefined;
+      if (isAsked) expect(isThere, `seed ${seed}`).toBe(true);
+      else if (!isThere) lost += 1;
+    }
+  }
+  expect(lost).toBeGreaterThan(0); // the disk would have lost it
+});
