@@ -1,36 +1,15 @@
 // Where keys come from when the configuration has none: the SDK's default chain, against peers on true sockets.
 import { writeFileSync } from "node:fs";
-import { createServer, type RequestListener } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
 import { openObjectStore } from "../../src/actors/s3/object-store.ts";
+import { inAnHour, peer, surroundings } from "../support/credential-sources.ts";
 import { testS3 } from "../support/s3.ts";
 import { temporaryDirectory } from "../support/temporary-directory.ts";
 
 afterEach(() => {
   vi.unstubAllEnvs();
 });
-
-/** Nothing of this machine's own takes part. */
-function surroundings(directory: string, env: Record<string, string>) {
-  const bare = { HOME: directory, AWS_EC2_METADATA_DISABLED: "true", AWS_ACCESS_KEY_ID: "", AWS_SECRET_ACCESS_KEY: "" };
-  for (const [name, value] of Object.entries({ ...bare, ...env })) vi.stubEnv(name, value === "" ? undefined : value);
-}
-
-async function peer(listener: RequestListener) {
-  const server = createServer(listener);
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    async [Symbol.asyncDispose]() {
-      server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
-    },
-  };
-}
-
-const inAnHour = () => new Date(Date.now() + 3_600_000).toISOString();
 
 test("a container's credentials are asked for, with its token", async () => {
   await using directory = await temporaryDirectory();

@@ -7,7 +7,7 @@ export type Answer = { status: number; headers: Record<string, string | string[]
 
 export type Fault =
   /** Answered by the proxy; the server hears nothing of it. */
-  | { kind: "answer"; status: number; code?: string; headers?: Record<string, string> }
+  | { kind: "answer"; status: number; code?: string; message?: string; headers?: Record<string, string> }
   /** The connection is reset after so many bytes of the request's body. */
   | { kind: "resetInBody"; afterBytes: number }
   /** The server does it, and the answer never comes: the connection is reset in its place. */
@@ -37,10 +37,20 @@ export function firstTimes(times: number, pick: (asked: Asked) => boolean, fault
   return (asked: Asked): Fault | undefined => (pick(asked) && left-- > 0 ? fault : undefined);
 }
 
-const errorBody = (code: string) =>
-  `<?xml version="1.0"?><Error><Code>${code}</Code><Message>spoiled</Message></Error>`;
+const errorBody = (code: string, message = "spoiled") =>
+  `<?xml version="1.0"?><Error><Code>${code}</Code><Message>${message}</Message></Error>`;
 
-export async function faultyS3(target: { port: number }): Promise<FaultyS3> {
+type Rewrite = (request: {
+  method: string;
+  url: URL;
+  headers: IncomingMessage["headers"];
+}) => IncomingMessage["headers"];
+
+/** `rewrite`: the headers that the true server gets. */
+export async function faultyS3(
+  target: { port: number },
+  rewrite: Rewrite = ({ headers }) => headers,
+): Promise<FaultyS3> {
   let rule: ((asked: Asked) => Fault | undefined) | undefined;
   let counts = { requests: 0, spoiled: 0 };
   const sockets = new Set<Socket>();
@@ -60,7 +70,7 @@ export async function faultyS3(target: { port: number }): Promise<FaultyS3> {
     if (fault?.kind === "answer") {
       incoming.resume().once("end", () => {
         response.writeHead(fault.status, { "content-type": "application/xml", ...fault.headers });
-        response.end(fault.code === undefined ? "" : errorBody(fault.code));
+        response.end(fault.code === undefined ? "" : errorBody(fault.code, fault.message));
       });
       return;
     }
@@ -69,7 +79,8 @@ export async function faultyS3(target: { port: number }): Promise<FaultyS3> {
       port: target.port,
       method: incoming.method,
       path: incoming.url,
-      headers: incoming.headers, // the host among them: it is part of the signature
+      // The host among them: it is part of the signature.
+      headers: rewrite({ method: incoming.method ?? "", url, headers: incoming.headers }),
     });
     upstream.on("error", reset);
     let passed = 0;

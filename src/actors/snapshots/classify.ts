@@ -15,7 +15,10 @@ const texts: readonly Row[] = [
   { text: /storage is read-only/i, code: "KLIO-READ-ONLY" },
   { text: /specified bucket does not exist|NoSuchBucket/i, code: "KLIO-S3-BUCKET" },
   { text: /request signature we calculated|SignatureDoesNotMatch/i, code: "KLIO-S3-CREDENTIALS" },
-  { text: /access key id|InvalidAccessKeyId|InvalidTokenId|ExpiredToken/i, code: "KLIO-S3-CREDENTIALS" },
+  {
+    text: /access key id|InvalidAccessKeyId|InvalidTokenId|ExpiredToken|provided token /i,
+    code: "KLIO-S3-CREDENTIALS",
+  },
   { text: /desc = access denied for/i, code: "KLIO-REPOSITORY-REFUSED" },
   { text: /can't find certificate matching|x509:|tls: /i, code: "KLIO-SERVER-REFUSED" },
 ];

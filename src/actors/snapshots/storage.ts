@@ -50,7 +50,7 @@ export function storageEnvironment(storage: SnapshotStorage): Record<string, str
   return {
     AWS_ACCESS_KEY_ID: storage.accessKeyId,
     AWS_SECRET_ACCESS_KEY: storage.secretAccessKey,
-    ...(storage.sessionToken !== undefined && { AWS_SESSION_TOKEN: storage.sessionToken }),
+    AWS_SESSION_TOKEN: storage.sessionToken ?? "", // another one, of the surroundings, would go with these keys
   };
 }
 

@@ -41,6 +41,7 @@ test.each<[string, Peer, string, string]>([
   ["error listing blobs: The specified bucket does not exist.", "s3", "KLIO-S3-BUCKET", "fatal"],
   ["The request signature we calculated does not match the signature", "s3", "KLIO-S3-CREDENTIALS", "fatal"],
   ["No user exists with the provided access key ID.", "s3", "KLIO-S3-CREDENTIALS", "fatal"],
+  ["The provided token has expired.", "s3", "KLIO-S3-CREDENTIALS", "fatal"],
   ["error listing blobs: Access Denied", "s3", "KLIO-S3-CREDENTIALS", "fatal"],
   ["dial tcp 127.0.0.1:1: connect: connection refused", "s3", "KLIO-S3-DOWN", "retryable"],
   ["dial tcp 127.0.0.1:1: connect: connection refused", "server", "KLIO-REPOSITORY-DOWN", "retryable"],
@@ -184,7 +185,11 @@ test("P9: S3 storage: no key in the arguments, path of the base repository as pr
   expect(args).toContain("--disable-tls");
   expect(args).toContain("--prefix=klio/base/");
   expect(args.join(" ")).not.toMatch(/AKIA|SECRET/);
-  expect(storageEnvironment(storage)).toEqual({ AWS_ACCESS_KEY_ID: "AKIA", AWS_SECRET_ACCESS_KEY: "SECRET" });
+  expect(storageEnvironment(storage)).toEqual({
+    AWS_ACCESS_KEY_ID: "AKIA",
+    AWS_SECRET_ACCESS_KEY: "SECRET",
+    AWS_SESSION_TOKEN: "",
+  });
 });
 
 test("a policy that would expire or skip anything is not right", () => {
