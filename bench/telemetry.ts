@@ -32,7 +32,11 @@ const SEGMENT_BYTES = 16 << 20;
 const BLOCK_BYTES = 1 << 20;
 /** Of each page of 8 KiB: about as compressible as WAL. */
 const RANDOM_BYTES = 2048;
-const SHIPMENTS = 1_000;
+/** As many spans at most as wait for the next export. */
+const SHIPMENTS = 2_000;
+const DRIVES = 30;
+/** Drives before the compiler is done with the code; not counted. */
+const WARM_UP = 5;
 /** Transitions of one shipment: its start, which enters the first states and opens the span, begun, finished, shipped. */
 const STEPS = 4;
 
@@ -139,7 +143,7 @@ export async function benchTelemetry(): Promise<Figure[]> {
       segmentLikeWal(segmentName(n), SEGMENT_BYTES, RANDOM_BYTES),
     );
     const wal = { off: [] as number[], on: [] as number[] };
-    const transitions = { off: [] as number[], on: [] as number[] };
+    const transitions = { off: [] as number[], on: [] as number[], exported: [] as number[] };
     // The first round warms up and is not counted; the order turns round each time.
     for (let round = 0; round <= ROUNDS; round++) {
       for (const which of round % 2 === 0 ? (["off", "on"] as const) : (["on", "off"] as const)) {
@@ -153,18 +157,21 @@ export async function benchTelemetry(): Promise<Figure[]> {
         if (round > 0) wal[which].push(seconds / ((PASSES * SEGMENTS * SEGMENT_BYTES) / 2 ** 30));
       }
     }
-    const telemetry = await on();
-    for (let round = 0; round <= ROUNDS; round++) {
+    for (let round = 0; round < WARM_UP + DRIVES; round++) {
       for (const which of round % 2 === 0 ? (["off", "on"] as const) : (["on", "off"] as const)) {
+        const telemetry = which === "on" ? await on() : noTelemetry();
         const step = drive((machine, input) =>
           which === "on"
             ? telemetry.start(machine, { id: `segmentShipment/${input.name}`, input })
             : createActor(machine, { id: `segmentShipment/${input.name}`, input }).start(),
         );
-        if (round > 0) transitions[which].push(step);
+        const since = process.cpuUsage();
+        await telemetry.shutdown();
+        if (round < WARM_UP) continue;
+        transitions[which].push(step);
+        if (which === "on") transitions.exported.push((cpuSeconds(since) * 1e6) / (SHIPMENTS * STEPS));
       }
     }
-    await telemetry.shutdown();
     const ratios = wal.on.map((cost, n) => (cost / (wal.off[n] ?? Number.NaN) - 1) * 100);
     const extra = transitions.on.map((step, n) => step - (transitions.off[n] ?? Number.NaN));
     return [
@@ -182,6 +189,11 @@ export async function benchTelemetry(): Promise<Figure[]> {
         value: median(extra),
         unit: "us",
         bound: 10,
+      },
+      {
+        name: "export of its spans afterwards, connection included",
+        value: median(transitions.exported),
+        unit: "us per transition",
       },
       { name: "exports that the collector got", value: await collector.exports(), unit: "requests" },
     ];

@@ -15,14 +15,11 @@ import {
   type InspectionEvent,
   StateMachine,
 } from "xstate";
-import { BoundActor, type MachineEvent } from "./bound-actor.ts";
+import { BoundActor, type BoundPlan, type MachineEvent } from "./bound-actor.ts";
 import type { Instruments } from "./instruments.ts";
 import { type MachinePlan, nodesOf, planOf } from "./machine-plan.ts";
 import type { SpanTools } from "./open-state.ts";
 import type { TracerName } from "./state-telemetry.ts";
-
-const ENTER = "telemetry.enter";
-const EXIT = "telemetry.exit";
 
 export type BinderOptions = {
   tracer: (name: TracerName) => Tracer;
@@ -58,7 +55,7 @@ export function createRoot<M extends AnyStateMachine>(
 export class StatechartBinder {
   readonly #options: BinderOptions;
   readonly #tools: SpanTools;
-  readonly #plans = new WeakMap<object, MachinePlan>();
+  readonly #plans = new WeakMap<object, BoundPlan>();
   readonly #instrumented = new WeakMap<object, AnyStateMachine>();
   readonly #bound = new WeakMap<AnyActorRef, BoundActor>();
 
@@ -109,19 +106,11 @@ export class StatechartBinder {
     const actors: Record<string, AnyActorLogic> = {};
     for (const [name, logic] of Object.entries(machine.implementations.actors ?? {}))
       actors[name] = this.#logic(logic as AnyActorLogic);
-    const copy: AnyStateMachine = machine.provide({
-      actors,
-      actions: {
-        [ENTER]: ({ self, event, context: data }: ActionArgs, { id }: { id: string }) =>
-          this.#safely(() => this.#boundOf(self)?.enter(id, event, data)),
-        [EXIT]: ({ self, event, context: data }: ActionArgs, { id }: { id: string }) =>
-          this.#safely(() => this.#boundOf(self)?.exit(id, event, data)),
-      },
-    });
-    const plan = planOf(copy);
+    const copy: AnyStateMachine = machine.provide({ actors });
+    const planned = planOf(copy);
+    const plan = { ...planned, counts: this.#countsOf(planned) };
     for (const node of nodesOf(copy.root)) this.#mark(node, plan);
     this.#plans.set(copy, plan);
-    this.#initializeSeries(plan);
     const { start, transition, getTransitionData } = copy;
     let processed: unknown; // the event whose transitions are selected; `snapshot.can()` asks, too
     copy.start = (...args: Parameters<typeof start>) => {
@@ -140,14 +129,14 @@ export class StatechartBinder {
     };
     copy.transition = (snapshot, event, scope) => {
       processed = event;
-      const self: AnyActorRef = scope.self;
+      const bound = this.#boundOf(scope.self);
       try {
         // Else a parent's actions would run in the context of the child that just settled.
-        const next = context.with(this.contextOf(self), () => transition(snapshot, event, scope));
-        this.#safely(() => this.#settle(self, next));
+        const next = within(bound?.contextOf(), () => transition(snapshot, event, scope));
+        if (bound !== undefined) this.#safely(() => settle(bound, next));
         return next;
       } catch (error) {
-        this.#safely(() => this.#boundOf(self)?.close("crashed", error, snapshot.context));
+        this.#safely(() => bound?.close("crashed", error, snapshot.context));
         throw error;
       } finally {
         processed = undefined;
@@ -159,21 +148,29 @@ export class StatechartBinder {
   #mark(node: AnyStateNode, plan: MachinePlan): void {
     const state = plan.states.get(node.id);
     if (state === undefined || (!state.isLeaf && state.telemetry === undefined)) return;
-    const params = { id: node.id };
-    node.entry.unshift({ type: ENTER, params });
-    node.exit.push({ type: EXIT, params });
+    const tell = (act: (bound: BoundActor, event: MachineEvent, data: Record<string, unknown>) => void) => {
+      return ({ self, event, context: data }: ActionArgs) =>
+        this.#safely(() => {
+          const bound = this.#boundOf(self);
+          if (bound !== undefined) act(bound, event, data);
+        });
+    };
+    node.entry.unshift(tell((bound, event, data) => bound.enter(state, event, data)));
+    node.exit.push(tell((bound, event, data) => bound.exit(state, event, data)));
   }
 
   /** All states of a machine are there from the first of its kind on: a series that is missing cannot be alerted on. */
-  #initializeSeries(plan: MachinePlan): void {
-    for (const { isLeaf, path } of plan.states.values())
-      if (isLeaf) this.#options.instruments.adjust("klio.machine.state", 0, { machine: plan.machine, state: path });
+  #countsOf({ machine, states }: MachinePlan): BoundPlan["counts"] {
+    const counts = new Map<string, (by: number) => void>();
+    for (const { id, isLeaf, path } of states.values())
+      if (isLeaf) counts.set(id, this.#options.instruments.level("klio.machine.state", { machine, state: path }));
+    return counts;
   }
 
   #logic(logic: AnyActorLogic): AnyActorLogic {
     if (logic instanceof StateMachine) return this.instrument(logic);
     const inside = <T>(scope: { self: AnyActorRef }, act: () => T): T =>
-      context.with(this.contextOf(parentOf(scope.self), scope.self.id), act);
+      within(this.contextOf(parentOf(scope.self), scope.self.id), act);
     const { start } = logic;
     return {
       ...logic,
@@ -203,14 +200,8 @@ export class StatechartBinder {
 
   /** Entry actions of the initial states run outside of any transition. */
   #afterStart(actor: AnyActorRef): void {
-    this.#safely(() => this.#settle(actor, actor.getSnapshot()));
-  }
-
-  #settle(actor: AnyActorRef, snapshot: AnyMachineSnapshot): void {
     const bound = this.#boundOf(actor);
-    if (snapshot.status === "stopped") bound?.close("stopped", undefined, snapshot.context);
-    else if (snapshot.status === "error") bound?.close("crashed", snapshot.error, snapshot.context);
-    else bound?.settle(snapshot.context);
+    if (bound !== undefined) this.#safely(() => settle(bound, actor.getSnapshot()));
   }
 
   #safely(act: () => void): void {
@@ -220,6 +211,18 @@ export class StatechartBinder {
       this.#options.onFault(error);
     }
   }
+}
+
+/** The step that led to `snapshot` is over. */
+function settle(bound: BoundActor, snapshot: AnyMachineSnapshot): void {
+  if (snapshot.status === "stopped") bound.close("stopped", undefined, snapshot.context);
+  else if (snapshot.status === "error") bound.close("crashed", snapshot.error, snapshot.context);
+  else bound.settle(snapshot.context);
+}
+
+/** Runs `act` in the context, which it often is in already. */
+function within<T>(wanted: Context | undefined, act: () => T): T {
+  return wanted === undefined || wanted === context.active() ? act() : context.with(wanted, act);
 }
 
 function selfOf(scope: unknown): AnyActorRef | undefined {

@@ -24,8 +24,14 @@ function failureIn(event: MachineEvent): { kind: "retryable" | "fatal"; reason: 
   return { kind: output.kind, reason: reasonOf(output) ?? { message: output.kind } };
 }
 
+/** What is the same for all actors of a statechart. */
+export type BoundPlan = MachinePlan & {
+  /** Moves the count of actors in a state, for each state without others in it. */
+  counts: ReadonlyMap<string, (by: number) => void>;
+};
+
 export class BoundActor {
-  readonly plan: MachinePlan;
+  readonly plan: BoundPlan;
   readonly #tools: SpanTools;
   readonly #base: Context;
   readonly #open = new Map<string, OpenState>();
@@ -37,7 +43,7 @@ export class BoundActor {
   #hasEntered = false;
   #first: Context | undefined;
 
-  constructor(plan: MachinePlan, tools: SpanTools, base: Context) {
+  constructor(plan: BoundPlan, tools: SpanTools, base: Context) {
     this.plan = plan;
     this.#tools = tools;
     this.#base = base;
@@ -50,12 +56,12 @@ export class BoundActor {
 
   /** Where an actor runs that this one invoked (by its id), or its own actions (without). */
   contextOf(childId?: string): Context {
-    for (const owner of childId === undefined ? [] : (this.plan.owners.get(childId) ?? [])) {
-      for (const id of [owner, ...(this.plan.states.get(owner)?.ancestors ?? [])]) {
-        const open = this.#open.get(id);
-        if (open?.hasSpan) return open.context;
-      }
-    }
+    if (childId !== undefined)
+      for (const around of this.plan.owners.get(childId) ?? [])
+        for (const id of around) {
+          const open = this.#open.get(id);
+          if (open?.hasSpan) return open.context;
+        }
     for (const open of this.#open.values()) if (open.hasSpan) return open.context;
     return this.#base;
   }
@@ -72,9 +78,7 @@ export class BoundActor {
       if (state.telemetry !== undefined) this.#openState(state, state.telemetry, data, true);
   }
 
-  enter(id: string, event: MachineEvent, data: Data): void {
-    const state = this.plan.states.get(id);
-    if (state === undefined) return;
+  enter(state: PlannedState, event: MachineEvent, data: Data): void {
     if (!this.#hasEntered)
       for (const { state: left, microstep } of this.#leaving) {
         // The transition's own assignments have run, the entry actions of its target have not.
@@ -84,7 +88,7 @@ export class BoundActor {
     if (state.isLeaf) this.#countLeaf(state, 1);
     const { telemetry } = state;
     if (telemetry === undefined) return;
-    const early = this.#open.get(id);
+    const early = this.#open.get(state.id);
     const open = early?.early ? early : this.#openState(state, telemetry, data, false);
     open.early = false;
     open.entered();
@@ -100,17 +104,15 @@ export class BoundActor {
       this.#judge(telemetry.outcome, telemetry.reason, around, failureIn(event)?.reason, data);
   }
 
-  exit(id: string, event: MachineEvent, data: Data): void {
-    const state = this.plan.states.get(id);
-    if (state === undefined) return;
+  exit(state: PlannedState, event: MachineEvent, data: Data): void {
     if (this.#hasEntered) {
       this.#hasEntered = false;
       this.#microstep += 1;
     }
     if (state.isLeaf) this.#countLeaf(state, -1);
-    const open = this.#open.get(id);
+    const open = this.#open.get(state.id);
     if (open === undefined) return;
-    this.#open.delete(id);
+    this.#open.delete(state.id);
     open.describe(data);
     open.leave();
     const failed = this.#conclude(open, event);
@@ -119,13 +121,17 @@ export class BoundActor {
 
   /** The macrostep is over: what it left ends, innermost first. */
   settle(data: Data): void {
-    for (const { reasonKey, targets } of this.#pending) {
-      const told = reasonOf(data[reasonKey]);
-      for (const target of targets) target.reason ??= told;
+    if (this.#pending.length > 0) {
+      for (const { reasonKey, targets } of this.#pending) {
+        const told = reasonOf(data[reasonKey]);
+        for (const target of targets) target.reason ??= told;
+      }
+      this.#pending = [];
     }
-    this.#pending = [];
-    for (const { state } of this.#leaving) state.end();
-    this.#leaving = [];
+    if (this.#leaving.length > 0) {
+      for (const { state } of this.#leaving) state.end();
+      this.#leaving = [];
+    }
     this.#hasEntered = false;
     this.#microstep = 0;
   }
@@ -141,7 +147,7 @@ export class BoundActor {
       open.end();
     }
     this.#open.clear();
-    for (const id of [...this.#leaves]) {
+    for (const id of this.#leaves) {
       const state = this.plan.states.get(id);
       if (state !== undefined) this.#countLeaf(state, -1);
     }
@@ -215,6 +221,6 @@ export class BoundActor {
   #countLeaf(state: PlannedState, by: 1 | -1): void {
     if (by === 1) this.#leaves.add(state.id);
     else if (!this.#leaves.delete(state.id)) return;
-    this.#tools.instruments.adjust("klio.machine.state", by, { machine: this.plan.machine, state: state.path });
+    this.plan.counts.get(state.id)?.(by);
   }
 }

@@ -21,7 +21,14 @@ type Gauge = {
   int: boolean;
 };
 
-const keyOf = (labels: Labels) => JSON.stringify(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)));
+/** The same for the same labels, in whatever order they come. */
+function keyOf(labels: Labels): string {
+  const names = Object.keys(labels);
+  if (names.length > 1) names.sort();
+  let key = "";
+  for (const name of names) key += `${name}\0${labels[name]}\0`;
+  return key;
+}
 
 /** Never throws: what a metric cannot take (an unknown name, NaN, a negative count) goes to `onFault` and is dropped. */
 export class Instruments {
@@ -56,6 +63,17 @@ export class Instruments {
     this.#guard(name, by, "gauge", () => {
       this.#seriesOf(name, labels).value += by;
     });
+  }
+
+  /** What `adjust` does, for one series that is moved often; the series is there from now on. */
+  level(name: MetricName, labels: Labels): (by: number) => void {
+    let series: Series | undefined;
+    this.#guard(name, 0, "gauge", () => {
+      series = this.#seriesOf(name, labels);
+    });
+    return (by) => {
+      if (series !== undefined) series.value += by;
+    };
   }
 
   /** Like `adjust`, but what is shown is 1 while the count is above 0. */

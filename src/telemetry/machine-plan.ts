@@ -19,8 +19,8 @@ export type PlannedState = {
 export type MachinePlan = {
   machine: string;
   states: ReadonlyMap<string, PlannedState>;
-  /** Invoke id -> ids of the states that invoke it. */
-  owners: ReadonlyMap<string, readonly string[]>;
+  /** Invoke id -> for each state that invokes it: that state and those around it, innermost first. */
+  owners: ReadonlyMap<string, readonly (readonly string[])[]>;
 };
 
 /** All states below and including `node`; history states are no states to be in. */
@@ -32,7 +32,7 @@ export function* nodesOf(node: AnyStateNode): Generator<AnyStateNode> {
 
 export function planOf(machine: AnyStateMachine): MachinePlan {
   const states = new Map<string, PlannedState>();
-  const owners = new Map<string, string[]>();
+  const owners = new Map<string, string[][]>();
   for (const node of nodesOf(machine.root)) {
     const meta: StateMeta | undefined = node.meta;
     const ancestors: string[] = [];
@@ -45,15 +45,14 @@ export function planOf(machine: AnyStateMachine): MachinePlan {
       isLeaf: node.type === "atomic" || node.type === "final",
       ancestors,
     });
-    for (const { id } of node.invoke) owners.set(id, [...(owners.get(id) ?? []), node.id]);
+    for (const { id } of node.invoke) owners.set(id, [...(owners.get(id) ?? []), [node.id, ...ancestors]]);
   }
   return { machine: machine.id, states, owners };
 }
 
 /** The state whose span is the nearest around what a state invokes as `actorId`: the state itself or one around it. */
 export function isNearestSpan(plan: MachinePlan, actorId: string, stateId: string): boolean {
-  return (plan.owners.get(actorId) ?? []).some((owner) => {
-    const around = [owner, ...(plan.states.get(owner)?.ancestors ?? [])];
-    return around.find((id) => plan.states.get(id)?.telemetry?.span !== undefined) === stateId;
-  });
+  return (plan.owners.get(actorId) ?? []).some(
+    (around) => around.find((id) => plan.states.get(id)?.telemetry?.span !== undefined) === stateId,
+  );
 }

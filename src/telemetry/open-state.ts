@@ -29,8 +29,8 @@ type Data = Record<string, unknown>;
 /** The values of context keys; a key that is absent or empty says nothing yet. */
 export function valuesOf(keys: Record<string, string> | undefined, data: Data): Labels {
   const values: Labels = {};
-  for (const [name, key] of Object.entries(keys ?? {})) {
-    const value = data[key];
+  for (const name in keys) {
+    const value = data[keys[name] ?? name];
     if (value === "") continue;
     if (typeof value === "string" || typeof value === "number" || typeof value === "boolean") values[name] = value;
   }
@@ -83,6 +83,7 @@ export class OpenState {
   readonly #tools: SpanTools;
   readonly #span: Span | undefined;
   readonly #startedMs: number;
+  #described: Labels = {};
   #leftMs: number | undefined;
 
   constructor(
@@ -105,14 +106,14 @@ export class OpenState {
     if (name !== undefined)
       tools.safely(() => {
         const { parent, links } = placeOf(telemetry, data, enclosing);
-        const attributes: Attributes = {
-          "klio.machine": state.machine,
-          "klio.state": state.id,
-          ...valuesOf(telemetry.attributes, data),
-        };
+        this.#described = valuesOf(telemetry.attributes, data);
         const tracer = tools.tracer(telemetry.tracer ?? "klio.backup");
-        span = tracer.startSpan(name, { links, attributes, startTime: this.#startedMs }, parent);
-        inner = trace.setSpan(parent, span);
+        const begun = tracer.startSpan(name, { links, startTime: this.#startedMs }, parent);
+        // Not with the start, which checks and copies them twice; no sampler of ours looks at them.
+        begun.setAttribute("klio.machine", state.machine).setAttribute("klio.state", state.id);
+        begun.setAttributes(this.#described);
+        span = begun;
+        inner = trace.setSpan(parent, begun);
       });
     this.#span = span;
     this.context = inner;
@@ -131,8 +132,14 @@ export class OpenState {
     for (const name of count === undefined ? [] : [count].flat()) instruments.add(name, 1, this.labels);
   }
 
+  /** Tells the span what has changed since its attributes were last read. */
   describe(data: Data): void {
-    this.#tools.safely(() => this.#span?.setAttributes(valuesOf(this.telemetry.attributes, data)));
+    const span = this.#span;
+    if (span === undefined) return;
+    const values = valuesOf(this.telemetry.attributes, data);
+    for (const [name, value] of Object.entries(values))
+      if (this.#described[name] !== value) this.#tools.safely(() => span.setAttribute(name, value));
+    this.#described = values;
   }
 
   event(name: string, attributes: Attributes): void {

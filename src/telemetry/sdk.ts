@@ -122,9 +122,14 @@ export async function startSdk(options: SdkOptions): Promise<Sdk> {
     runtime.enable();
     observeHost(meters.getMeter("klio.host"));
   }
+  const known = new Map<string, Tracer>();
   return {
     config,
-    tracer: (name) => tracers.getTracer(name),
+    tracer: (name) => {
+      const tracer = known.get(name) ?? tracers.getTracer(name);
+      known.set(name, tracer);
+      return tracer;
+    },
     meter: (name) => meters.getMeter(name),
     warn,
     prometheus,
