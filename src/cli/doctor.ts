@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { KlioError } from "../errors.ts";
 import { type DoctorReport, examineStore } from "../roles/doctor.ts";
 import type { CliContext } from "./context.ts";
-import { defaultAdminSocket, loadServerConfig } from "./load-config.ts";
+import { loadS3Config } from "./load-config.ts";
 import { table } from "./table.ts";
 
 export function registerDoctor(program: Command, context: CliContext): void {
@@ -11,15 +11,12 @@ export function registerDoctor(program: Command, context: CliContext): void {
   doctor
     .command("s3")
     .description(
-      "find out what the object store of tier 2 really does, and which settings suit it; writes below a prefix of its own and removes it again",
+      "find out what the object store of tier 2 really does, and which settings suit it; reads tier2.s3 of a server's configuration only, writes below a prefix of its own and removes it again",
     )
     .option("--json", "print JSON")
     .action(async ({ json }: { json?: boolean }, command: Command) => {
       const { config } = command.optsWithGlobals<{ config?: string }>();
-      const adminSocketPath = defaultAdminSocket(context);
-      const { tier2 } = loadServerConfig(context, config, { tier1: false, tier2: true, adminSocketPath });
-      if (tier2 === undefined) throw new KlioError("KLIO-CONFIG", "the configuration has no tier 2");
-      const report = await examineStore(tier2.s3);
+      const report = await examineStore(loadS3Config(context, config));
       context.stdout.write(json === true ? `${JSON.stringify(report)}\n` : page(report));
       judge(report);
     });

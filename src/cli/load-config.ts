@@ -2,8 +2,14 @@
 import { readFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
-import type { ClientConfig, ServerConfig } from "../config/config.ts";
-import { type ClientSection, resolveClientConfig, resolveServerConfig, type ServerTiers } from "../config/resolve.ts";
+import type { ClientConfig, S3Config, ServerConfig } from "../config/config.ts";
+import {
+  type ClientSection,
+  resolveClientConfig,
+  resolveS3Config,
+  resolveServerConfig,
+  type ServerTiers,
+} from "../config/resolve.ts";
 import { errorText, KlioError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 
@@ -53,6 +59,14 @@ export function loadServerConfig(
 ): ServerConfig {
   const { text, where } = readConfigFile(context, path);
   const { config, warnings } = resolveServerConfig(text, context.env, { ...options, where });
+  warn(context, warnings);
+  return config;
+}
+
+/** What a server's configuration says of the object store, and nothing else of it. Throws KLIO-CONFIG with all faults at once. */
+export function loadS3Config(context: CliContext, path: string | undefined): S3Config {
+  const { text, where } = readConfigFile(context, path);
+  const { config, warnings } = resolveS3Config(text, context.env, where);
   warn(context, warnings);
   return config;
 }

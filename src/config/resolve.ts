@@ -2,7 +2,15 @@
 // one. Pure: gets the texts, gives the configuration or all faults at once.
 import { parse } from "yaml";
 import { errorText, KlioError } from "../errors.ts";
-import type { ClientConfig, Environment, QueueConfig, ServerConfig, SourceConfig, TlsFiles } from "./config.ts";
+import type {
+  ClientConfig,
+  Environment,
+  QueueConfig,
+  S3Config,
+  ServerConfig,
+  SourceConfig,
+  TlsFiles,
+} from "./config.ts";
 import { clientOptions, type OptionSpec, serverOptions, variableOf } from "./options.ts";
 
 type Fault = { key: string; value?: string; problem: string };
@@ -98,6 +106,46 @@ function reader(values: Values) {
 
 export type ServerTiers = { tier1: boolean; tier2: boolean };
 
+/** AWS's own variable stands in for the region. */
+const withRegion = (env: Environment): Environment =>
+  env.TIER2_S3_REGION || env.AWS_REGION ? { ...env, TIER2_S3_REGION: env.TIER2_S3_REGION || env.AWS_REGION } : env;
+
+function s3KeyFaults(v: ReturnType<typeof reader>): Fault[] {
+  return v.has("tier2.s3.access_key_id") === v.has("tier2.s3.secret_access_key")
+    ? []
+    : [{ key: "tier2.s3.access_key_id, tier2.s3.secret_access_key", problem: "give both or neither" }];
+}
+
+function s3Of(v: ReturnType<typeof reader>): S3Config {
+  const optional = {
+    endpoint: "endpoint",
+    accessKeyId: "access_key_id",
+    secretAccessKey: "secret_access_key",
+    sessionToken: "session_token",
+    customCaBundleFile: "custom_ca_bundle_file",
+  };
+  return {
+    bucketName: v.text("tier2.s3.bucket_name"),
+    region: v.text("tier2.s3.region"),
+    prefix: v.text("tier2.s3.prefix"),
+    ...optionals(optional, (key) => v.optional(`tier2.s3.${key}`)),
+    checksum: v.text("tier2.s3.checksum") === "sha256" ? "sha256" : "crc32",
+    conditionalWrites: v.boolean("tier2.s3.conditional_writes"),
+  };
+}
+
+/** The object store of tier 2 alone, whatever the rest of a server's configuration is. Throws KLIO-CONFIG with all faults of it. */
+export function resolveS3Config(text: string | undefined, env: Environment, where: string): Resolved<S3Config> {
+  const faults: Fault[] = [];
+  const warnings: string[] = [];
+  const isOurs = (key: string) => key.startsWith("tier2.s3.");
+  const options = serverOptions.filter(({ key }) => isOurs(key));
+  const v = reader(readOptions(options, text, withRegion(env), isOurs, faults, warnings));
+  faults.push(...s3KeyFaults(v));
+  if (faults.length > 0) throw configError(faults, where);
+  return { config: s3Of(v), warnings: warnings.filter((warning) => warning.startsWith("unknown key tier2.s3.")) };
+}
+
 /** Throws KLIO-CONFIG with all faults. `text`: the YAML file's, undefined when there is none. */
 export function resolveServerConfig(
   text: string | undefined,
@@ -106,18 +154,15 @@ export function resolveServerConfig(
 ): Resolved<ServerConfig> {
   const faults: Fault[] = [];
   const warnings: string[] = [];
-  const withRegion =
-    env.TIER2_S3_REGION || env.AWS_REGION ? { ...env, TIER2_S3_REGION: env.TIER2_S3_REGION || env.AWS_REGION } : env;
   const isDue = (key: string) =>
     key.startsWith("tls.") || (tiers.tier1 && key.startsWith("tier1.")) || (tiers.tier2 && key.startsWith("tier2."));
-  const values = readOptions(serverOptions, text, withRegion, isDue, faults, warnings);
+  const values = readOptions(serverOptions, text, withRegion(env), isDue, faults, warnings);
   const v = reader(values);
   if (!tiers.tier1 && !tiers.tier2)
     faults.push({ key: "--tier1, --tier2", problem: "at least one tier must be enabled" });
   if (tiers.tier2 && !v.boolean("tier2.s3.enabled"))
     faults.push({ key: "tier2.s3.enabled", problem: "the S3 configuration is missing: must be true with --tier2" });
-  if (v.has("tier2.s3.access_key_id") !== v.has("tier2.s3.secret_access_key"))
-    faults.push({ key: "tier2.s3.access_key_id, tier2.s3.secret_access_key", problem: "give both or neither" });
+  faults.push(...s3KeyFaults(v));
   if (tiers.tier1) faults.push(...queueFaults(v));
   if (tiers.tier1 && tiers.tier2 && v.has("tier2.cache") && v.text("tier2.cache") === v.text("tier1.base.cache"))
     faults.push({
@@ -148,13 +193,6 @@ export function resolveServerConfig(
     encryptionKeyFile: v.text(`${tier}.encryption_key_file`),
     identityFile: v.text(`${tier}.identity_file`),
   });
-  const s3Optional = {
-    endpoint: "endpoint",
-    accessKeyId: "access_key_id",
-    secretAccessKey: "secret_access_key",
-    sessionToken: "session_token",
-    customCaBundleFile: "custom_ca_bundle_file",
-  };
   return {
     warnings,
     config: {
@@ -177,14 +215,7 @@ export function resolveServerConfig(
           baseListenAddress: v.text("tier2.base_listen_address"),
           walListenAddress: v.text("tier2.wal_listen_address"),
           cache: v.text("tier2.cache"),
-          s3: {
-            bucketName: v.text("tier2.s3.bucket_name"),
-            region: v.text("tier2.s3.region"),
-            prefix: v.text("tier2.s3.prefix"),
-            ...optionals(s3Optional, (key) => v.optional(`tier2.s3.${key}`)),
-            checksum: v.text("tier2.s3.checksum") === "sha256" ? "sha256" : "crc32",
-            conditionalWrites: v.boolean("tier2.s3.conditional_writes"),
-          },
+          s3: s3Of(v),
         },
       }),
       consoleListenAddress: v.text("console_listen_address"),

@@ -179,3 +179,25 @@ test("KLIO-S3-DOWN, KLIO-S3-CREDENTIALS, KLIO-S3-BUCKET: a store that cannot be 
   expect(await refused({ bucket_name: "no-such-bucket" })).toMatch(/^Error: .*the bucket does not exist/);
   expect((await doctor(configOf(directory.path, s3, { endpoint: "http://127.0.0.1:1" }))).status).toBe(69);
 });
+
+test("only what concerns the store is needed: faults of a server's other parts are not in the way, its own are all told", async () => {
+  await using directory = await temporaryDirectory();
+  await using s3 = await testS3(directory.path);
+  const { bucketName, region, endpoint, accessKeyId, secretAccessKey } = s3.settings;
+  const store = { bucket_name: bucketName, endpoint, access_key_id: accessKeyId, secret_access_key: secretAccessKey };
+  const file = join(directory.path, "klio.yaml");
+  const write = (tier2: object) =>
+    writeFileSync(
+      file,
+      stringify({ tls: { cert: 7 }, queue: { url: "ftp://nowhere" }, console_listen_address: "nowhere", ...tier2 }),
+    );
+  write({ tier2: { cache: "not absolute", s3: { ...store, region } } });
+  const done = await doctor(file, "--json");
+  expect([done.status, done.err]).toEqual([0, ""]);
+  write({ tier2: { s3: { ...store, secret_access_key: "", endpoint: "nowhere", surprise: 1 } } });
+  const { status, err } = await doctor(file);
+  expect(status).toBe(64);
+  for (const fault of ["tier2.s3.region: is missing", 'endpoint = "nowhere"', "give both or neither"])
+    expect(err).toContain(fault);
+  for (const other of ["tls", "queue", "console", "cache"]) expect(err).not.toContain(other);
+});
