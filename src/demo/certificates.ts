@@ -97,10 +97,10 @@ async function writePair(
 /** Writes PEM files (keys 0600) into `directory`. The server certificate is valid for localhost, 127.0.0.1 and ::1. */
 export async function createCertificates(
   directory: string,
-  options: { clusters: readonly string[]; user?: string },
+  options: { clusters: readonly string[]; user?: string; authority?: string },
 ): Promise<Certificates> {
   mkdirSync(directory, { recursive: true });
-  const authority = await createAuthority("Klio demo CA");
+  const authority = await createAuthority(options.authority ?? "Klio demo CA");
   const caCert = join(directory, "ca.crt");
   writeFileSync(caCert, authority.certificate.toString("pem"));
   const clients = new Map<string, KeyPairFiles>();

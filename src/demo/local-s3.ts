@@ -30,6 +30,8 @@ export async function startS3(options: {
   bucket: string;
   executable: string;
   port?: number;
+  /** PEM files; then it speaks TLS only. */
+  tls?: { cert: string; key: string };
 }): Promise<LocalS3> {
   const root = join(options.directory, "objects");
   const sidecar = join(options.directory, "attributes");
@@ -39,12 +41,13 @@ export async function startS3(options: {
   const port = options.port ?? (await freePort());
   const accessKeyId = randomBytes(10).toString("hex").toUpperCase();
   const secretAccessKey = randomBytes(20).toString("base64url");
+  const { tls } = options;
   const logFile = join(options.directory, "s3.log");
   let child: ChildProcess | undefined;
   let gone: Promise<void> = Promise.resolve();
   const isUp = () => child?.exitCode === null && child.signalCode === null;
   const server: LocalS3 = {
-    endpoint: `http://127.0.0.1:${port}`,
+    endpoint: `${tls === undefined ? "http" : "https"}://127.0.0.1:${port}`,
     port,
     region: "us-east-1",
     bucket: options.bucket,
@@ -59,7 +62,11 @@ export async function startS3(options: {
       const log = createWriteStream(logFile, { flags: "a" });
       const started = spawnTied(
         options.executable,
-        ["--port", `127.0.0.1:${port}`, "--region", "us-east-1", "posix", "--sidecar", sidecar, root],
+        [
+          ...["--port", `127.0.0.1:${port}`, "--region", "us-east-1"],
+          ...(tls === undefined ? [] : ["--cert", tls.cert, "--key", tls.key]),
+          ...["posix", "--sidecar", sidecar, root],
+        ],
         {
           ROOT_ACCESS_KEY: accessKeyId,
           ROOT_SECRET_KEY: secretAccessKey,

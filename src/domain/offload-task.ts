@@ -44,6 +44,7 @@ const TIER_WIDE: ReadonlySet<string> = new Set([
   "KLIO-S3-DOWN",
   "KLIO-S3-FULL",
   "KLIO-S3-CREDENTIALS",
+  "KLIO-S3-TLS",
   "KLIO-S3-BUCKET",
   "KLIO-REPOSITORY-DOWN",
 ]);

@@ -6,10 +6,19 @@ import { type LocalS3, startS3 } from "../../src/demo/local-s3.ts";
 
 export type TestS3 = AsyncDisposable & { s3: LocalS3; settings: S3Settings; objects: ObjectStore };
 
-export async function testS3(directory: string): Promise<TestS3> {
-  const s3 = await startS3({ directory, bucket: "klio-test", executable: findTool("versitygw", process.env) });
+/** `tls`: then the settings trust its authority. */
+export async function testS3(directory: string, tls?: { cert: string; key: string; caCert: string }): Promise<TestS3> {
+  const s3 = await startS3({
+    directory,
+    bucket: "klio-test",
+    executable: findTool("versitygw", process.env),
+    ...(tls !== undefined && { tls }),
+  });
   const { endpoint, region, bucket, accessKeyId, secretAccessKey } = s3;
-  const settings = { bucketName: bucket, region, endpoint, accessKeyId, secretAccessKey };
+  const settings = {
+    ...{ bucketName: bucket, region, endpoint, accessKeyId, secretAccessKey },
+    ...(tls !== undefined && { customCaBundleFile: tls.caCert }),
+  };
   const objects = openObjectStore(settings);
   return {
     s3,

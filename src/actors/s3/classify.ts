@@ -45,10 +45,22 @@ const TRANSIENT: Readonly<Record<string, string>> = {
   TooManyRequests: "throttled",
 };
 
+/** The store's certificate, by the codes of the TLS library; one that has merely expired is the store's own trouble and passes. */
+const CERTIFICATE: Readonly<Record<string, string>> = {
+  CERT_SIGNATURE_FAILURE: "its certificate is not signed by a CA of tier2.s3.custom_ca_bundle_file",
+  DEPTH_ZERO_SELF_SIGNED_CERT: "its certificate is signed by itself alone; tier2.s3.custom_ca_bundle_file must hold it",
+  ERR_TLS_CERT_ALTNAME_INVALID: "its certificate is for another name than tier2.s3.endpoint has",
+  EPROTO: "no TLS is spoken at tier2.s3.endpoint",
+  SELF_SIGNED_CERT_IN_CHAIN: "its CA is not in tier2.s3.custom_ca_bundle_file, or is not known to this system",
+  UNABLE_TO_GET_ISSUER_CERT: "its CA is not in tier2.s3.custom_ca_bundle_file, or is not known to this system",
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "its CA is not in tier2.s3.custom_ca_bundle_file, or is not known to this system",
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "its CA is not in tier2.s3.custom_ca_bundle_file, or is not known to this system",
+};
+
 /** The store does not know a header or a call that we use. */
 const UNSUPPORTED: ReadonlySet<string> = new Set(["NotImplemented", "XNotImplemented"]);
 
-type S3Error = Error & { $metadata?: { httpStatusCode?: number }; Code?: string };
+type S3Error = Error & { $metadata?: { httpStatusCode?: number }; Code?: string; code?: string };
 
 export function statusOf(error: unknown): number | undefined {
   return error instanceof Error ? (error as S3Error).$metadata?.httpStatusCode : undefined;
@@ -74,6 +86,8 @@ export function classifyS3(error: unknown, what: string, signal?: AbortSignal): 
   const name = nameOf(error);
   const status = statusOf(error);
   const reason = (why: string | undefined) => `${what}: ${errorText(error)}${why === undefined ? "" : ` (${why})`}`;
+  const tls = error instanceof Error ? ((error as S3Error).code ?? "") : "";
+  if (tls in CERTIFICATE) return failure("KLIO-S3-TLS", `${reason(CERTIFICATE[tls])} (${tls})`);
   if (name in CREDENTIALS) return failure("KLIO-S3-CREDENTIALS", reason(CREDENTIALS[name]));
   if (name in BUCKET) return failure("KLIO-S3-BUCKET", reason(BUCKET[name]));
   if (name in INTEGRITY) return failure("KLIO-S3-INTEGRITY", reason(INTEGRITY[name]));

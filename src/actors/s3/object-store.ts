@@ -37,7 +37,7 @@ export interface ObjectStore {
 
 const DELETE_BATCH = 1_000;
 
-/** Throws KLIO-CONFIG for a CA file that cannot be read. Without keys the SDK's default chain is asked at first use. */
+/** Throws KLIO-CONFIG for a CA file that cannot be read or holds none. Without keys the SDK's default chain is asked at first use. */
 export function openObjectStore(settings: S3Settings): ObjectStore {
   const { bucketName: bucket } = settings;
   const client = openS3Client(settings);

@@ -1,7 +1,9 @@
 // The AWS SDK's client as Klio uses it: one try per request, no lines of its own, connections kept.
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { S3Client } from "@aws-sdk/client-s3";
 import { errorText, KlioError } from "../../errors.ts";
+import { s3HttpHandler } from "./http-handler.ts";
 import type { ChecksumMode } from "./put-object.ts";
 
 /** As the server's configuration has it. */
@@ -21,25 +23,34 @@ export type S3Settings = {
   conditionalWrites?: boolean;
 };
 
-/** Without an answer after this long the request is given up. A part of 8 MiB needs 140 KiB/s. */
-const REQUEST_LIMIT_MS = 60_000;
-const CONNECT_LIMIT_MS = 5_000;
-
 /** What went wrong is in the answers; the client would otherwise write lines of its own to the console. */
 const nothing = () => undefined;
 const silent = { trace: nothing, debug: nothing, info: nothing, warn: nothing, error: nothing };
 
+const OPTION = "tier2.s3.custom_ca_bundle_file";
+
 function readCa(file: string): string {
+  let pem: string;
   try {
-    return readFileSync(file, "utf8");
+    pem = readFileSync(file, "utf8");
   } catch (cause) {
-    throw new KlioError("KLIO-CONFIG", `cannot read tier2.s3.custom_ca_bundle_file ${file}: ${errorText(cause)}`, {
-      cause,
-    });
+    throw new KlioError("KLIO-CONFIG", `cannot read ${OPTION} ${file}: ${errorText(cause)}`, { cause });
   }
+  // What is no certificate would be passed over, and every store be refused.
+  const certificates = pem.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+  if (certificates.length === 0) throw new KlioError("KLIO-CONFIG", `${OPTION} ${file} holds no certificate (PEM)`);
+  for (const certificate of certificates)
+    try {
+      new X509Certificate(certificate);
+    } catch (cause) {
+      throw new KlioError("KLIO-CONFIG", `${OPTION} ${file} holds a damaged certificate: ${errorText(cause)}`, {
+        cause,
+      });
+    }
+  return pem;
 }
 
-/** Throws KLIO-CONFIG for a CA file that cannot be read. Without keys the SDK's default chain is asked at first use. */
+/** Throws KLIO-CONFIG for a CA file that cannot be read or holds none. Without keys the SDK's default chain is asked at first use. */
 export function openS3Client(settings: S3Settings): S3Client {
   const { accessKeyId, secretAccessKey, sessionToken, endpoint } = settings;
   const ca = settings.customCaBundleFile === undefined ? undefined : readCa(settings.customCaBundleFile);
@@ -52,12 +63,6 @@ export function openS3Client(settings: S3Settings): S3Client {
       secretAccessKey !== undefined && {
         credentials: { accessKeyId, secretAccessKey, ...(sessionToken !== undefined && { sessionToken }) },
       }),
-    requestHandler: {
-      connectionTimeout: CONNECT_LIMIT_MS,
-      requestTimeout: REQUEST_LIMIT_MS,
-      throwOnRequestTimeout: true,
-      httpAgent: { maxSockets: 64, keepAlive: true },
-      httpsAgent: { maxSockets: 64, keepAlive: true, ...(ca !== undefined && { ca, minVersion: "TLSv1.2" }) },
-    },
+    requestHandler: s3HttpHandler(ca),
   });
 }

@@ -30,6 +30,8 @@ const UNREACHABLE =
 export type Peer = "server" | "s3" | "directory";
 
 function codeOf(text: string, peer: Peer): ErrorCode {
+  if (peer === "s3" && /x509:|server gave HTTP response to HTTPS client/.test(text))
+    return /has expired or is not yet valid/.test(text) ? "KLIO-S3-DOWN" : "KLIO-S3-TLS";
   const row = texts.find((one) => one.text.test(text));
   if (row !== undefined) return row.code;
   if (/access denied|AccessDenied/i.test(text))

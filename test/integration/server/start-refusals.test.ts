@@ -1,22 +1,17 @@
 // P11: everything that can be wrong when a server starts: one line that names it, a hint, an exit status, nothing written.
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { stringify } from "yaml";
-import { type CommandResult, runCommand } from "../../../src/actors/process/run-command.ts";
-import { findTool } from "../../../src/config/tools.ts";
 import { createKeyFiles } from "../../../src/demo/age-keys.ts";
 import { type Certificates, createCertificates } from "../../../src/demo/certificates.ts";
 import { freePort } from "../../../src/demo/local-postgres.ts";
-import { startManaged } from "../../../src/demo/managed-process.ts";
 import { unwrap } from "../../../src/domain/outcome.ts";
 import { withAdmin } from "../../../src/roles/admin.ts";
 import { type TestS3, testS3 } from "../../support/s3.ts";
+import { isUntouched, type ServerPlace, s3Of, serve, serverPlaces, start } from "../../support/server-place.ts";
 import { temporaryDirectory } from "../../support/temporary-directory.ts";
 
-const main = fileURLToPath(new URL("../../../src/main.ts", import.meta.url));
 const stack = new AsyncDisposableStack();
 let root: string;
 let certificates: Certificates;
@@ -26,95 +21,11 @@ beforeAll(async () => {
   root = stack.use(await temporaryDirectory()).path;
   certificates = await createCertificates(join(root, "tls"), { clusters: ["alpha"] });
   storage = stack.use(await testS3(join(root, "s3")));
+  place = serverPlaces(root, certificates, storage.settings);
 }, 60_000);
 afterAll(() => stack.disposeAsync(), 60_000);
 
-type Document = {
-  tls: Record<string, string>;
-  tier1: Record<string, unknown>;
-  tier2: { s3: Record<string, unknown> } & Record<string, unknown>;
-  queue_directory: string;
-  console_listen_address: string;
-};
-type Place = { directory: string; document: Document };
-
-let places = 0;
-/** A directory of its own with the configuration of a server that would start. */
-async function place(): Promise<Place> {
-  places += 1;
-  const directory = join(root, `place-${places}`);
-  mkdirSync(directory);
-  const keys = (tier: string) => createKeyFiles(join(directory, "keys"), tier);
-  const [keys1, keys2] = [await keys("tier1"), await keys("tier2")];
-  const listen = async () => `127.0.0.1:${await freePort()}`;
-  const { endpoint, region, accessKeyId, secretAccessKey, bucketName } = storage.settings;
-  const document: Document = {
-    tls: {
-      cert: certificates.server.cert,
-      key: certificates.server.key,
-      client_ca_cert: certificates.caCert,
-    },
-    tier1: {
-      encryption_key_file: keys1.encryptionKeyFile,
-      identity_file: keys1.identityFile,
-      base: {
-        cache: join(directory, "data/cache1"),
-        repository: join(directory, "data/base"),
-        listen_address: await listen(),
-      },
-      wal: { path: join(directory, "data/wal"), listen_address: await listen() },
-    },
-    tier2: {
-      encryption_key_file: keys2.encryptionKeyFile,
-      identity_file: keys2.identityFile,
-      base_listen_address: await listen(),
-      wal_listen_address: await listen(),
-      cache: join(directory, "data/cache2"),
-      s3: {
-        enabled: true,
-        bucket_name: bucketName,
-        region,
-        endpoint,
-        prefix: `place-${places}`,
-        access_key_id: accessKeyId,
-        secret_access_key: secretAccessKey,
-      },
-    },
-    queue_directory: join(directory, "data/queue"),
-    console_listen_address: await listen(),
-  };
-  return { directory, document };
-}
-
-function command({ directory, document }: Place, args: readonly string[]) {
-  const file = join(directory, "klio.yaml");
-  writeFileSync(file, stringify(document), { mode: 0o600 });
-  return {
-    command: process.execPath,
-    args: [main, "--config", file, "server", "start", "--socket-path", join(directory, "admin.sock"), ...args],
-    env: {
-      PATH: process.env.PATH ?? "",
-      HOME: directory,
-      TMPDIR: directory,
-      KLIO_KOPIA: findTool("kopia", process.env),
-      KLIO_NATS_SERVER: findTool("nats-server", process.env),
-    },
-  };
-}
-
-async function start(where: Place, args: readonly string[] = []): Promise<CommandResult & { error: string }> {
-  const result = await runCommand({ ...command(where, args), signal: AbortSignal.timeout(90_000) });
-  const lines = result.stderr.split("\n").filter((line) => /^(Error|Hint|Warning| {2})/.test(line));
-  return { ...result, error: lines.join("\n") };
-}
-
-/** Nothing of tier 1 was made. */
-function isUntouched({ directory }: Place): boolean {
-  const data = join(directory, "data");
-  return !existsSync(data) || readdirSync(data).every((name) => /^cache/.test(name));
-}
-
-const s3Of = ({ document }: Place) => document.tier2.s3;
+let place: () => Promise<ServerPlace>;
 
 async function objectsBelow(prefix: string): Promise<number> {
   const found = await storage.objects.list(`${prefix}/`);
@@ -205,27 +116,6 @@ test("wrong S3 credentials, a missing bucket: the start ends, and neither tier w
   }
 }, 60_000);
 
-/** The server, ready. */
-const serve = (where: Place, args: readonly string[]) =>
-  startManaged({
-    name: "server",
-    ...command(where, args),
-    runAs: {},
-    cwd: where.directory,
-    logFile: join(where.directory, "server.log"),
-    isReady: async () => {
-      try {
-        const response = await fetch(`http://${where.document.console_listen_address}/readyz`);
-        await response.body?.cancel();
-        return response.ok;
-      } catch {
-        return false; // it does not listen yet
-      }
-    },
-    readyWithinMs: 60_000,
-    tell: () => undefined,
-  });
-
 test("KLIO-READ-ONLY: a server that only reads tier 2 serves it, refuses writes, and leaves every object as it was", async () => {
   const where = await place();
   const writer = await serve(where, ["--tier2"]);
@@ -255,7 +145,7 @@ test("a serving server: its data directory is refused to a second one, and so is
   const first = await serve(where, ["--tier2"]);
   try {
     const fresh = await place();
-    const second: Place = {
+    const second: ServerPlace = {
       directory: fresh.directory,
       document: {
         ...fresh.document,
