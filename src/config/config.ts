@@ -55,6 +55,7 @@ export type QueueConfig = {
   user?: string;
   passwordFile?: string;
   credentialsFile?: string;
+  tokenFile?: string;
   caCert?: string;
   clientCert?: string;
   clientKey?: string;

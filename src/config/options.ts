@@ -131,8 +131,8 @@ export const serverOptions: readonly OptionSpec[] = [
   directory("queue_directory", "Directory of the embedded task queue; required with tier 1, unless queue.url is set."),
   option(
     "queue.url",
-    text.refine((v) => v.split(",").every((one) => /^(nats|tls):\/\/[^\s/]+$/.test(one.trim()))),
-    "nats:// or tls:// URLs, comma separated",
+    text.refine((v) => v.split(",").every((one) => /^(nats|tls):\/\/[^\s/@]+$/.test(one.trim()))),
+    "nats:// or tls:// URLs without user or token, comma separated",
     "Servers of an external NATS with JetStream, in place of the embedded queue.",
   ),
   option(
@@ -150,6 +150,9 @@ export const serverOptions: readonly OptionSpec[] = [
       required: false,
     },
   ),
+  file("queue.token_file", "Token for the external NATS, in place of user or credentials; read at each connection.", {
+    required: false,
+  }),
   file("queue.ca_cert", "CA certificates (PEM) the external NATS is trusted by; the system's when unset.", {
     required: false,
   }),

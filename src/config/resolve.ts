@@ -241,8 +241,8 @@ function queueFaults(v: ReturnType<typeof reader>): Fault[] {
     faults.push({ key: "queue.namespace", problem: "is missing: with queue.url each server needs one of its own" });
   both("queue.user", "queue.password_file");
   both("queue.client_cert", "queue.client_key");
-  if (v.has("queue.user") && v.has("queue.credentials_file"))
-    faults.push({ key: "queue.user, queue.credentials_file", problem: "give one of the two" });
+  const given = ["queue.user", "queue.credentials_file", "queue.token_file"].filter((key) => v.has(key));
+  if (given.length > 1) faults.push({ key: given.join(", "), problem: "give one of them" });
   return faults;
 }
 
@@ -251,6 +251,7 @@ function queueOf(v: ReturnType<typeof reader>): QueueConfig {
     user: "user",
     passwordFile: "password_file",
     credentialsFile: "credentials_file",
+    tokenFile: "token_file",
     caCert: "ca_cert",
     clientCert: "client_cert",
     clientKey: "client_key",

@@ -153,7 +153,8 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
 function queueSource({ queue, queueDirectory }: ServerConfig, env: Environment, owner: string): QueueSource {
   if (queue === undefined)
     return { kind: "embedded", executable: findTool("nats-server", env), directory: queueDirectory ?? "" };
-  const { url, namespace, replicas, user, passwordFile, credentialsFile, caCert, clientCert, clientKey } = queue;
+  const { url, namespace, replicas, user, passwordFile, credentialsFile, tokenFile, caCert, clientCert, clientKey } =
+    queue;
   const tls = {
     ...(caCert !== undefined && { caFile: caCert }),
     ...(clientCert !== undefined && { certFile: clientCert }),
@@ -170,6 +171,7 @@ function queueSource({ queue, queueDirectory }: ServerConfig, env: Environment, 
       ...(user !== undefined && { user }),
       ...(passwordFile !== undefined && { passwordFile }),
       ...(credentialsFile !== undefined && { credentialsFile }),
+      ...(tokenFile !== undefined && { tokenFile }),
       ...((url.includes("tls://") || Object.keys(tls).length > 0) && { tls }),
     },
   };

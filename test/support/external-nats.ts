@@ -18,11 +18,19 @@ export type ExternalNats = AsyncDisposable & {
   kill(): Promise<void>;
 };
 
-/** `isStarted: false`: the port and the files are there, the server is not. */
-export async function externalNats(
-  directory: string,
-  { isStarted = true, withJetStream = true } = {},
-): Promise<ExternalNats> {
+type Options = {
+  /** False: the port and the files are there, the server is not. */
+  isStarted?: boolean;
+  withJetStream?: boolean;
+  /** Lines of its configuration that say who may come in. */
+  access?: string;
+  /** Clients need a certificate of its authority. */
+  wantsCertificate?: boolean;
+};
+
+export async function externalNats(directory: string, options: Options = {}): Promise<ExternalNats> {
+  const { isStarted = true, withJetStream = true, wantsCertificate = false } = options;
+  const { access = 'authorization { user: "klio", password: "open sesame" }' } = options;
   const certificates = await createCertificates(join(directory, "tls"), { clusters: ["klio"] });
   const port = await freePort();
   mkdirSync(join(directory, "store"));
@@ -34,8 +42,9 @@ export async function externalNats(
   writeFileSync(
     config,
     `listen: "127.0.0.1:${port}"
-tls { cert_file: "${certificates.server.cert}", key_file: "${certificates.server.key}" }
-authorization { user: "klio", password: "open sesame" }
+tls { cert_file: "${certificates.server.cert}", key_file: "${certificates.server.key}"
+  ${wantsCertificate ? `ca_file: "${certificates.caCert}", verify: true` : ""} }
+${access}
 ${withJetStream ? `jetstream { store_dir: "${join(directory, "store")}" }` : ""}
 `,
   );
@@ -54,7 +63,11 @@ ${withJetStream ? `jetstream { store_dir: "${join(directory, "store")}" }` : ""}
         child.kill("SIGKILL");
         await gone;
       };
-      await eventually(() => output.includes("Server is ready"), { what: "nats-server" });
+      void gone.then(() => {
+        output += "\nended";
+      });
+      await eventually(() => /Server is ready|\nended$/.test(output), { what: "nats-server" });
+      if (output.endsWith("\nended")) throw new Error(`nats-server did not start: ${output}`);
     },
     kill: () => end(),
     [Symbol.asyncDispose]: () => end(),

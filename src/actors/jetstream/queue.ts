@@ -9,14 +9,16 @@ import {
   type JetStreamClient,
   type JetStreamManager,
   type NatsConnection,
+  tokenAuthenticator,
   usernamePasswordAuthenticator,
 } from "nats";
 import type { Log } from "../../domain/log.ts";
-import { failureOf, type Outcome, ok } from "../../domain/outcome.ts";
+import { type Failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
 import { errorText, KlioError } from "../../errors.ts";
 import { type BackupMessage, type DeadLetter, encodeMessage, type WalMessage } from "../../wire/queue-message.ts";
 import { clusterOfSubject, type QueueNames, queueNames, type TaskKind } from "../../wire/subject.ts";
-import { classifyConnecting, classifyQueue, isNotFound } from "./classify.ts";
+import { certificateRefused, classifyConnecting, classifyPreparing, classifyQueue, isNotFound } from "./classify.ts";
+import { lookAtServer } from "./look-at-server.ts";
 import { ensureStreams } from "./streams.ts";
 
 /** Where the queue is. Embedded: `url` with user and password. External: `url` (comma separated) with what it needs. */
@@ -28,6 +30,8 @@ export type QueueAddress = {
   passwordFile?: string;
   /** NATS credentials file (JWT and seed), read at each connection. */
   credentialsFile?: string;
+  /** File with a token; read at each connection. */
+  tokenFile?: string;
   /** Present: TLS is wanted, whatever the server says. */
   tls?: { caFile?: string; certFile?: string; keyFile?: string };
   /** One token; keeps servers on one external queue apart. Empty on the embedded one. */
@@ -84,6 +88,8 @@ const TLS_OPTIONS: Readonly<Record<string, string>> = {
   keyFile: "queue.client_key",
 };
 
+const serversOf = ({ url }: QueueAddress) => url.split(",").map((one) => one.trim());
+
 function readSecret(file: string, key: string): Uint8Array {
   try {
     return readFileSync(file);
@@ -100,22 +106,23 @@ function readSecret(file: string, key: string): Uint8Array {
 export async function openQueue(address: QueueAddress, options: { log: Log; signal?: AbortSignal }): Promise<Queue> {
   const { log, signal } = options;
   const names = queueNames(address.namespace);
-  const { credentialsFile, passwordFile, user } = address;
+  const { credentialsFile, passwordFile, tokenFile, user } = address;
+  const textOf = (file: string, key: string) => new TextDecoder().decode(readSecret(file, key)).trim();
   // Files that cannot be read are told at start.
   for (const [name, file] of Object.entries({ ...address.tls })) readSecret(file, TLS_OPTIONS[name] ?? name);
   if (credentialsFile !== undefined) readSecret(credentialsFile, "queue.credentials_file");
   const passwordNow = () =>
-    passwordFile === undefined
-      ? (address.password ?? "")
-      : new TextDecoder().decode(readSecret(passwordFile, "queue.password_file")).trim();
+    passwordFile === undefined ? (address.password ?? "") : textOf(passwordFile, "queue.password_file");
   if (passwordFile !== undefined) passwordNow();
+  if (tokenFile !== undefined) textOf(tokenFile, "queue.token_file");
   const connecting = connect({
-    servers: address.url.split(",").map((url) => url.trim()),
+    servers: serversOf(address),
     name: "klio",
     ...(user !== undefined && { authenticator: usernamePasswordAuthenticator(() => user, passwordNow) }),
     ...(credentialsFile !== undefined && {
       authenticator: credsAuthenticator(() => readSecret(credentialsFile, "queue.credentials_file")),
     }),
+    ...(tokenFile !== undefined && { authenticator: tokenAuthenticator(() => textOf(tokenFile, "queue.token_file")) }),
     ...(address.tls !== undefined && { tls: address.tls }),
     maxReconnectAttempts: -1,
     reconnectTimeWait: RECONNECT_WAIT_MS,
@@ -124,7 +131,7 @@ export async function openQueue(address: QueueAddress, options: { log: Log; sign
     ignoreAuthErrorAbort: address.isExternal === true, // rotated credentials are read again
     timeout: REQUEST_LIMIT_MS,
   });
-  const connection = await untilAborted(connecting, signal);
+  const connection = await untilAborted(connecting, (error) => whyNot(address, error), signal);
   const js = connection.jetstream({ timeout: REQUEST_LIMIT_MS });
   const jsm = await connection.jetstreamManager({ timeout: REQUEST_LIMIT_MS, checkAPI: false });
   const listeners: (() => void)[] = [];
@@ -178,10 +185,10 @@ export async function openQueue(address: QueueAddress, options: { log: Log; sign
   const ready = await ensure();
   if (ready.kind !== "ok") {
     await connection.close();
-    // Nobody answers to the requests of JetStream: it is not there for this account.
-    throw address.isExternal === true && /jetstream not enabled|: 503$/i.test(ready.reason)
-      ? new KlioError("KLIO-QUEUE-REFUSED", `the NATS at ${address.url} has no JetStream for us`)
-      : new KlioError(ready.code, ready.reason);
+    const refusal =
+      address.isExternal === true ? classifyPreparing(ready.reason, address.url, accessOf(address)) : undefined;
+    const { code, reason } = refusal ?? ready;
+    throw new KlioError(code, reason);
   }
   return {
     names,
@@ -229,7 +236,35 @@ export async function openQueue(address: QueueAddress, options: { log: Log; sign
   };
 }
 
-async function untilAborted(connecting: Promise<NatsConnection>, signal?: AbortSignal): Promise<NatsConnection> {
+/** The options that say who we are. */
+function accessOf({ credentialsFile, tokenFile, user }: QueueAddress): string {
+  if (credentialsFile !== undefined) return `queue.credentials_file ${credentialsFile}`;
+  if (tokenFile !== undefined) return `queue.token_file ${tokenFile}`;
+  if (user !== undefined) return `queue.user ${user} with queue.password_file`;
+  return "none of queue.credentials_file, queue.token_file, queue.user is set";
+}
+
+async function whyNot(address: QueueAddress, error: unknown): Promise<Failure> {
+  const known = classifyConnecting(error, accessOf(address));
+  if (address.isExternal !== true || known.code !== "KLIO-QUEUE-DOWN") return known;
+  const files = Object.entries({ ca: "caFile", cert: "certFile", key: "keyFile" } as const).flatMap(
+    ([name, option]) => {
+      const file = address.tls?.[option];
+      return file === undefined ? [] : [[name, readSecret(file, TLS_OPTIONS[option] ?? option)] as const];
+    },
+  );
+  for (const url of serversOf(address)) {
+    const looked = await lookAtServer(url, Object.fromEntries(files));
+    if (looked !== undefined) return certificateRefused("reason" in looked ? looked.reason : undefined);
+  }
+  return known;
+}
+
+async function untilAborted(
+  connecting: Promise<NatsConnection>,
+  classify: (error: unknown) => Promise<Failure>,
+  signal?: AbortSignal,
+): Promise<NatsConnection> {
   const aborted = Promise.withResolvers<never>();
   const stop = () => aborted.reject(new KlioError("KLIO-CANCELLED", "connecting to the queue was cancelled"));
   signal?.addEventListener("abort", stop, { once: true });
@@ -242,7 +277,7 @@ async function untilAborted(connecting: Promise<NatsConnection>, signal?: AbortS
       () => undefined,
     );
     if (error instanceof KlioError) throw error;
-    const { code, reason } = classifyConnecting(error);
+    const { code, reason } = await classify(error);
     throw new KlioError(code, reason, { cause: error });
   } finally {
     signal?.removeEventListener("abort", stop);

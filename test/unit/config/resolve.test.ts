@@ -230,7 +230,7 @@ test("an external queue takes the embedded one's place, and says all that is wro
   });
   const error = faultsOf(() =>
     resolveServerConfig(
-      external({ url: "nats://a:4222", user: "u", client_cert: "/c", credentials_file: "/x" }),
+      external({ url: "nats://a:4222", user: "u", client_cert: "/c", credentials_file: "/x", token_file: "/t" }),
       {},
       both,
     ),
@@ -239,11 +239,15 @@ test("an external queue takes the embedded one's place, and says all that is wro
     /queue.namespace: is missing: with queue.url each server needs one of its own/,
     /queue.user, queue.password_file: give both or neither/,
     /queue.client_cert, queue.client_key: give both or neither/,
-    /queue.user, queue.credentials_file: give one of the two/,
+    /queue.user, queue.credentials_file, queue.token_file: give one of them/,
   ])
     expect(error.message).toMatch(fault);
   expect(faultsOf(() => resolveServerConfig(external({ url: "http://a" }), {}, both)).message).toMatch(
     /queue.url = "http:\/\/a": must be nats:\/\/ or tls:\/\/ URLs/,
+  );
+  // Secrets are files: an address is logged.
+  expect(faultsOf(() => resolveServerConfig(external({ url: "nats://u:p@a" }), {}, both)).message).toMatch(
+    /URLs without user or token/,
   );
   expect(faultsOf(() => resolveServerConfig(stringify(without), {}, both)).message).toMatch(
     /queue_directory: is missing .*or queue.url for an external NATS/,
