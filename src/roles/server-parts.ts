@@ -47,6 +47,7 @@ export type ServerSurroundings = {
 };
 
 const ADMIN_GRACE_MS = 2_000;
+const nothing = () => undefined;
 
 /** Variables that Kopia and S3 may need from our surroundings; no other of ours reaches a child. */
 function passedOn(env: Environment): Record<string, string> {
@@ -109,12 +110,12 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
     contact.known(cluster, ms);
   });
   parts.defer(watchVolumes({ paths: volumesOf(config, tier1Config), telemetry, log }));
-  // Tier 2 may open late; it is closed after what uses it all the same, because its place in the order is taken now.
+  // Tier 2 opens while tier 1 begins to serve (P4); it is closed after what uses it, because its place in the order is taken now.
   const tier2Parts = parts.use(new AsyncDisposableStack());
-  const tier2 =
+  const opening =
     tier2Config === undefined
       ? undefined
-      : await whenTier2Opens({
+      : whenTier2Opens({
           open: async () => {
             await using attempt = new AsyncDisposableStack();
             const opened = await openTier2(tier2Options(context, tier2Config, false));
@@ -128,13 +129,17 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
           log,
           signal,
         });
-  if (tier2 !== undefined) board.add("tier 2", tier2.look, { required: false });
+  // Whatever ends the start: the first try comes to its end before what it opened is closed.
+  const tried = opening?.then(nothing, nothing);
+  parts.defer(() => tried);
   await serveBase(context, tier1.repository, tier1Config.base.listenAddress);
   const offload = await startOffload({
     store: tier1.store,
     walDirectory: tier1Config.wal.path,
     repository: tier1.repository,
-    ...(tier2 !== undefined && { tier2: { prefix: tier2Config?.s3.prefix ?? "", whenOpen: tier2.opened } }),
+    ...(opening !== undefined && {
+      tier2: { prefix: tier2Config?.s3.prefix ?? "", whenOpen: opening.then(({ opened }) => opened) },
+    }),
     exposure: exposure.read,
     queue: queueSource(config, env, tier1.keyId),
     telemetry,
@@ -146,6 +151,8 @@ async function openBothTiers(context: Context, tier1Config: Tier1Config): Promis
   offload.failed.then((error) => context.failed(failureOf(error)));
   board.add("queue", offload.queueState, { required: false });
   await serveTier1(context, tier1, offload, { exposure, contact }, tier1Config);
+  const tier2 = await opening;
+  if (tier2 !== undefined) board.add("tier 2", tier2.look, { required: false });
   await serveAdminSocket(context, offload.admin);
 }
 

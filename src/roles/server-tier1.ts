@@ -57,7 +57,7 @@ export async function openTier1(options: {
   const masterKey = existing ?? (await createRepositoryKey(directory, passPhrase));
   const store = await WalStore.open({ directory, masterKey, log, report });
   try {
-    return { store, repository: unwrap(await openSnapshotRepository(repositoryOptions)), keyId: masterKey.id };
+    return { store, repository: unwrap(await openSnapshotRepository(repositoryOptions, base)), keyId: masterKey.id };
   } catch (error) {
     await store.close();
     throw error;

@@ -92,7 +92,7 @@ export async function openTier2({ config, kopia, readOnly, environment, log }: T
       readOnly,
     });
     const masterKey = existing ?? (await createTier2Key(place));
-    const repository = unwrap(await openSnapshotRepository(repositoryOptions));
+    const repository = unwrap(await openSnapshotRepository(repositoryOptions, base));
     return { objects, reader: openTier2WalReader({ objects, prefix: s3.prefix, masterKey }), masterKey, repository };
   } catch (error) {
     objects.close();

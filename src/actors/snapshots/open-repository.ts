@@ -74,11 +74,17 @@ export async function probeSnapshotRepository(options: RepositoryOptions): Promi
   }
 }
 
-/** Failures: KLIO-KEY-MISMATCH, KLIO-S3-*, KLIO-REPOSITORY, KLIO-DISK-FULL, KLIO-TOOL-MISSING. The caller disposes it. */
-export async function openSnapshotRepository(options: RepositoryOptions): Promise<Outcome<KopiaRepository>> {
+/**
+ * `known`: what a probe found a moment ago. Failures: KLIO-KEY-MISMATCH, KLIO-S3-*, KLIO-REPOSITORY, KLIO-DISK-FULL,
+ * KLIO-TOOL-MISSING. The caller disposes it.
+ */
+export async function openSnapshotRepository(
+  options: RepositoryOptions,
+  known?: "present" | "absent",
+): Promise<Outcome<KopiaRepository>> {
   const kopia = makeKopia(options);
   try {
-    const probed = await probeSnapshotRepository(options);
+    const probed = known === undefined ? await probeSnapshotRepository(options) : ok(known);
     if (probed.kind !== "ok") return probed;
     await prepare(options);
     if (probed.value === "absent") {

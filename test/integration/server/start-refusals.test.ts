@@ -1,5 +1,5 @@
 // P11: everything that can be wrong when a server starts: one line that names it, a hint, an exit status, nothing written.
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -8,6 +8,7 @@ import { type Certificates, createCertificates } from "../../../src/demo/certifi
 import { freePort } from "../../../src/demo/local-postgres.ts";
 import { unwrap } from "../../../src/domain/outcome.ts";
 import { withAdmin } from "../../../src/roles/admin.ts";
+import { faultyS3, firstTimes, isList } from "../../support/faulty-s3.ts";
 import { type TestS3, testS3 } from "../../support/s3.ts";
 import { isUntouched, type ServerPlace, s3Of, serve, serverPlaces, start } from "../../support/server-place.ts";
 import { temporaryDirectory } from "../../support/temporary-directory.ts";
@@ -139,6 +140,22 @@ test("KLIO-READ-ONLY: a server that only reads tier 2 serves it, refuses writes,
   }
   expect(await objects()).toEqual(before);
 }, 120_000);
+
+test("P4: WAL of tier 1 is served while an object storage that answers slowly is being opened", async () => {
+  const where = await place();
+  await using slow = await faultyS3(storage.s3);
+  slow.spoil(firstTimes(8, isList, { kind: "trickle", pieces: 2, pauseMs: 500 }));
+  s3Of(where).endpoint = slow.endpoint;
+  const server = await serve(where, ["--tier2"]);
+  try {
+    const log = readFileSync(join(where.directory, "server.log"), "utf8");
+    const served = log.split("\n").flatMap((line) => /"WAL of (tier \d) on/.exec(line)?.[1] ?? []);
+    expect(served).toEqual(["tier 1", "tier 2"]);
+    expect(slow.counts().spoiled).toBeGreaterThan(0);
+  } finally {
+    await server.stop();
+  }
+}, 60_000);
 
 test("a serving server: its data directory is refused to a second one, and so is another key", async () => {
   const where = await place();
