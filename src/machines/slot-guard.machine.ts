@@ -5,8 +5,11 @@
 //   G4. A missing slot is endangered, not lost: nothing keeps WAL for us, and the stream makes the slot again. On a standby
 //       from which nothing is streamed none is due.
 //   G5. A slot whose room is forecast to be used up within `soonSeconds` is endangered, however much room that still is.
+//   G6. Levels follow the part of its room that the slot uses, never an amount, where a limit is known: that of the slot or the
+//       free space of the volume, whichever is nearer.
 import { assign, emit, setup } from "xstate";
 import type { Outcome } from "../domain/outcome.ts";
+import { roomOf } from "../domain/slot-forecast.ts";
 import type { StateMeta } from "../telemetry/state-telemetry.ts";
 import { unprovided } from "./unprovided.ts";
 
@@ -28,10 +31,11 @@ export type SlotGuardInput = {
   cluster: string;
   slot: string;
   pollMs: number;
-  /** More retained WAL than this is a lag. */
+  /** Parts of the room, 0 to 1: more in use is a lag, and a danger. */
+  lagPart: number;
+  nearPart: number;
+  /** More retained WAL than this is a lag where no limit is known. */
   lagBytes: number;
-  /** Less than this until the slot loses WAL is a danger. */
-  nearBytes: number;
   /** A forecast below this is a danger, too. */
   soonSeconds: number;
 };
@@ -139,8 +143,8 @@ export const slotGuard = setup({
         { target: "watching" },
       ],
     },
-    watching: { meta: { description: "the slot keeps little WAL, and is safe" }, after: { poll: "reading" } },
-    lagging: { meta: { description: "the slot keeps more WAL than expected" }, after: { poll: "reading" } },
+    watching: { meta: { description: "the slot uses little of its room, and is safe" }, after: { poll: "reading" } },
+    lagging: { meta: { description: "the slot uses much of its room" }, after: { poll: "reading" } },
     endangered: {
       meta: { description: "the slot is missing, or close to losing its WAL" },
       after: { poll: "reading" },
@@ -153,10 +157,12 @@ export const slotGuard = setup({
 function levelOf(limits: SlotGuardInput, look: SlotLook): SlotLevel {
   if (look.kind === "notDue") return "watching";
   if (look.kind === "missing") return "endangered"; // G4
-  const { status, safeBytes, secondsToFull } = look;
+  const { status, retainedBytes, safeBytes, freeBytes, secondsToFull } = look;
   if (status === "lost") return "lost";
-  const isNear = safeBytes !== null && safeBytes < limits.nearBytes;
+  const left = roomOf(safeBytes, freeBytes);
+  const isBeyond = (part: number) => left !== null && retainedBytes > part * (retainedBytes + Math.max(0, left)); // G6
   const isSoon = secondsToFull !== null && secondsToFull < limits.soonSeconds; // G5
-  if (status === "unreserved" || isNear || isSoon) return "endangered";
-  return look.retainedBytes > limits.lagBytes ? "lagging" : "watching";
+  if (status === "unreserved" || isBeyond(limits.nearPart) || isSoon) return "endangered";
+  const isMuch = left === null ? retainedBytes > limits.lagBytes : isBeyond(limits.lagPart);
+  return isMuch ? "lagging" : "watching";
 }

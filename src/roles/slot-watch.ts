@@ -18,9 +18,13 @@ export type SlotWatch = {
   stop(): void;
 };
 
-/** Retained WAL that is worth a warning, the rest until the slot loses WAL that is a danger, and a forecast that is one. */
+/**
+ * A quarter of its room is more than a stream that follows ever needs, whatever the size of the cluster; of the last quarter a
+ * burst may take the whole. Without a limit that is known, an amount must do. A forecast below half an hour is a danger.
+ */
+const LAG_PART = 0.25;
+const NEAR_PART = 0.75;
 const LAG_BYTES = 1 << 30;
-const NEAR_BYTES = 256 << 20;
 const SOON_SECONDS = 30 * 60;
 /** Long enough for a checkpoint's rhythm not to count, short enough to see a stream that stopped. */
 const WINDOW_MS = 10 * 60_000;
@@ -55,8 +59,9 @@ export function watchSlot(options: {
       cluster,
       slot: source.slot,
       pollMs,
+      lagPart: LAG_PART,
+      nearPart: NEAR_PART,
       lagBytes: LAG_BYTES,
-      nearBytes: NEAR_BYTES,
       soonSeconds: SOON_SECONDS,
     },
   });

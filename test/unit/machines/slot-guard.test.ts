@@ -6,14 +6,22 @@ import { type SlotFact, type SlotLook, slotGuard } from "../../../src/machines/s
 import { settle } from "../../support/eventually.ts";
 import { checkTransitionTable, stateName, type Table } from "../../support/transition-table.ts";
 
-const input = { cluster: "main", slot: "klio", pollMs: 1_000, lagBytes: 1_000, nearBytes: 100, soonSeconds: 60 };
+const input = {
+  cluster: "main",
+  slot: "klio",
+  pollMs: 1_000,
+  lagPart: 0.25,
+  nearPart: 0.75,
+  lagBytes: 1_000,
+  soonSeconds: 60,
+};
 const unknown = { safeBytes: null, freeBytes: null, secondsToFull: null };
 const present = (values: Partial<Extract<SlotLook, { kind: "present" }>> = {}): Outcome<SlotLook> =>
   ok({ kind: "present", active: true, status: "reserved", retainedBytes: 10, ...unknown, ...values });
 const looks = {
   well: present(),
   behind: present({ retainedBytes: 1_001, active: false }),
-  close: present({ safeBytes: 99 }),
+  close: present({ retainedBytes: 301, safeBytes: 99, freeBytes: 9_000 }),
   soon: present({ safeBytes: 5_000, freeBytes: 2_000, secondsToFull: 59 }),
   unreserved: present({ status: "unreserved" }),
   missing: ok<SlotLook>({ kind: "missing" }),
@@ -101,7 +109,7 @@ test("G3: a fact comes with each change of level, none without", async () => {
   for (let i = 0; i < 6; i++) await look();
   expect(facts.map(({ level, retainedBytes }) => [level, retainedBytes])).toEqual([
     ["lagging", 1_001],
-    ["endangered", 10],
+    ["endangered", 301],
     ["watching", 10],
   ]);
 });
@@ -140,6 +148,24 @@ test("G5: a forecast within the limit endangers the slot, one beyond it does not
       secondsToFull: 59,
     },
   ]);
+});
+
+test.each<[string, number, number | null, number | null]>([
+  ["watching", 1_000, null, null],
+  ["lagging", 1_001, null, null],
+  ["watching", 250, 750, 9_000],
+  ["lagging", 251, 749, 9_000],
+  ["lagging", 251, 9_000, 749],
+  ["lagging", 750, 250, null],
+  ["endangered", 751, 249, null],
+  ["endangered", 751, null, 249],
+  ["endangered", 10, 0, 9_000],
+  ["watching", 100_000, 400_000, 900_000],
+])("G6: %s with %d bytes kept, %s until the slot's limit, %s free on the volume", async (level, ...bytes) => {
+  const [retainedBytes, safeBytes, freeBytes] = bytes;
+  const { actor, look } = guard([present({ retainedBytes, safeBytes, freeBytes })]);
+  await look();
+  expect(actor.getSnapshot().value).toBe(level);
 });
 
 test("the source is looked at once per interval, not before", async () => {
