@@ -65,6 +65,8 @@ export async function setStage(options: {
   usualPorts?: boolean;
   /** Whole telemetry environment of each process, instead of the caller's OTEL_* with a Prometheus endpoint. */
   telemetry?: Record<"server" | "sidecar", Readonly<Record<string, string>>>;
+  /** Of PostgreSQL, beside the stage's own. */
+  settings?: Readonly<Record<string, string>>;
   /** Added to the environment of each process. */
   processEnv?: Record<"server" | "sidecar", Readonly<Record<string, string>>>;
 }): Promise<Stage> {
@@ -79,7 +81,7 @@ export async function setStage(options: {
     await preparePostgres({
       directory: join(directory, "postgresql"),
       version: options.version,
-      settings: POSTGRES_SETTINGS,
+      settings: { ...POSTGRES_SETTINGS, ...options.settings },
     }),
   );
   await postgres.start();

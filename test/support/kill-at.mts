@@ -1,8 +1,9 @@
 // Kills its own process (-9) at a named point: `node --import kill-at.mts`, KLIO_TEST_KILL_FILE names a file with the point's name.
-// It is read at the start and at each SIGUSR2, and removed before the kill.
+// It is read at the start and at each SIGUSR2, which is answered by a file `.armed`, and removed before the kill.
 import fs from "node:fs";
-import { syncBuiltinESMExports } from "node:module";
+import { createRequire, syncBuiltinESMExports } from "node:module";
 import net from "node:net";
+import type { AnyMachineSnapshot, AnyStateMachine } from "xstate";
 
 const file = process.env.KLIO_TEST_KILL_FILE ?? "";
 let armed = "";
@@ -75,6 +76,35 @@ net.Socket.prototype.write = function (this: net.Socket, chunk: unknown, ...rest
   return result;
 };
 
+/** `segmentShipment/active.opening`: a statechart has entered the state, and nothing that the state is there for has begun. */
+function entered(id: string, now: AnyMachineSnapshot, before?: AnyMachineSnapshot): void {
+  for (const node of now._nodes)
+    if (armed.startsWith(`${id}/`) && before?._nodes.includes(node) !== true) at(`${id}/${node.path.join(".")}`);
+}
+
+const [, main] = process.argv;
+if (main !== undefined) {
+  const { StateMachine } = createRequire(main)("xstate") as { StateMachine: { prototype: AnyStateMachine } };
+  const { start, transition, getInitialSnapshot } = StateMachine.prototype;
+  StateMachine.prototype.getInitialSnapshot = function (this: AnyStateMachine, scope, input) {
+    // A test must not wait for its next look.
+    return getInitialSnapshot.call(this, scope, this.id === "slotGuard" ? { ...input, pollMs: 200 } : input);
+  };
+  StateMachine.prototype.start = function (this: AnyStateMachine, ...args) {
+    const [snapshot] = args;
+    entered(this.id, snapshot);
+    start.apply(this, args);
+  };
+  StateMachine.prototype.transition = function (this: AnyStateMachine, ...args) {
+    const next = transition.apply(this, args);
+    entered(this.id, next, args[0]);
+    return next;
+  };
+}
+
 syncBuiltinESMExports();
-process.on("SIGUSR2", arm);
+process.on("SIGUSR2", () => {
+  arm();
+  fs.writeFileSync(`${file}.armed`, armed);
+});
 arm();
