@@ -149,7 +149,7 @@ export const errorTable = {
     x.tryAgain,
     g.ABORTED,
     "WalFileBusy",
-    "another connection writes this file; it is retried",
+    "another connection writes this file: a second sidecar of this cluster, which must go, or one whose end the server has not noticed yet; it is retried",
   ),
   "KLIO-WAL-MISSING": row(
     "fatal",
@@ -181,6 +181,13 @@ export const errorTable = {
     "free space on the named tier; work resumes by itself",
   ),
   "KLIO-STORE-IO": row("retryable", x.tryAgain, g.INTERNAL, "StoreFailed", "check the volume of the named tier"),
+  "KLIO-SLOT-BUSY": row(
+    "retryable",
+    x.tryAgain,
+    g.ABORTED,
+    "SlotInUse",
+    "another connection streams from the replication slot: a second sidecar of this cluster, which must go, or one that PostgreSQL still believes in; it is retried",
+  ),
   "KLIO-SLOT-LOST": row(
     "fatal",
     x.source,

@@ -6,9 +6,10 @@ import { fetchHistory } from "../actors/grpc/fetch-history.actor.ts";
 import { negotiateStart } from "../actors/grpc/negotiate-start.actor.ts";
 import { recordGap } from "../actors/grpc/record-gap.actor.ts";
 import { shipSegment } from "../actors/grpc/ship-segment.actor.ts";
+import { uploadIds } from "../actors/grpc/upload-id.ts";
 import { connectWal, type WalClient } from "../actors/grpc/wal-client.ts";
 import { holdSource, SourceHold } from "../actors/postgres/hold-source.actor.ts";
-import { identifySystem, readHistory } from "../actors/postgres/identify-system.actor.ts";
+import { identifySystem, readHistory, sourceEnd } from "../actors/postgres/identify-system.actor.ts";
 import { secureSlot } from "../actors/postgres/read-slot.actor.ts";
 import { type StreamWalOptions, streamWal } from "../actors/postgres/stream-wal.actor.ts";
 import type { WalPipe } from "../actors/postgres/wal-pipe.ts";
@@ -37,7 +38,10 @@ export type WalStreamOptions = {
   timing?: Partial<StreamTiming>;
 };
 export type StreamTiming = Pick<WalStreamInput, "backoff" | "blockedRecheckMs" | "drainLimitMs" | "confirmLimitMs"> &
-  Pick<StreamWalOptions, "stallLimitMs" | "silenceLimitMs" | "highBytes" | "lowBytes"> & { slotPollMs: number };
+  Pick<StreamWalOptions, "stallLimitMs" | "silenceLimitMs" | "highBytes" | "lowBytes"> & {
+    slotPollMs: number;
+    connectLimitMs: number;
+  };
 
 /** What a stream says of itself. LSNs as text; empty while unknown. */
 type StreamStatus = {
@@ -73,6 +77,7 @@ const timing: StreamTiming = {
   stallLimitMs: 60_000,
   silenceLimitMs: 120_000,
   slotPollMs: 10_000,
+  connectLimitMs: 10_000,
 };
 const APPLICATION_NAME = "klio";
 
@@ -103,6 +108,7 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
   });
   const exposure = new Exposure(0n);
   let pipe: WalPipe | undefined;
+  const nextUpload = uploadIds();
   const traceparent = () => traceparentIn(context.active());
   const machine = walStream.provide({
     actors: {
@@ -110,7 +116,13 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
       identifySystem: identifySystem(hold),
       recordGap: recordGap(hold),
       secureSlot: secureSlot(hold),
-      negotiateStart: negotiateStart({ server: () => hold.server, history: () => hold.history, log }),
+      negotiateStart: negotiateStart({
+        server: () => hold.server,
+        history: () => hold.history,
+        sourceEnd: () => sourceEnd(hold.session),
+        connectLimitMs: times.connectLimitMs,
+        log,
+      }),
       fetchHistory: fetchHistory({
         server: () => hold.server,
         read: (timeline) => readHistory(hold.session, timeline),
@@ -137,7 +149,7 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
       segmentShipment: segmentShipment.provide({
         actors: {
           shipSegment: shipSegment({
-            upload: (upload) => hold.server.upload(upload),
+            upload: (upload) => hold.server.upload({ ...upload, uploadId: nextUpload() }),
             segment: (name) => {
               if (pipe === undefined) throw new KlioError("KLIO-BUG", "a segment is shipped before the stream began");
               return pipe.segment(name);

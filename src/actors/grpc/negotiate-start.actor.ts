@@ -1,7 +1,7 @@
 // Asks the server where it wants to go on, and makes a start of the answer.
 import { fromPromise } from "xstate";
 import type { Log } from "../../domain/log.ts";
-import { formatLsn, parseLsn } from "../../domain/lsn.ts";
+import { formatLsn, type Lsn, parseLsn } from "../../domain/lsn.ts";
 import { type Outcome, ok } from "../../domain/outcome.ts";
 import { decideStart } from "../../domain/stream-start.ts";
 import { segmentOnHistory, type TimelineHistory } from "../../domain/timeline.ts";
@@ -11,6 +11,10 @@ import type { WalClient } from "./wal-client.ts";
 export type NegotiateOptions = {
   server: () => Pick<WalClient, "requestWalStart">;
   history: () => TimelineHistory;
+  /** Where the WAL of a primary ends now. */
+  sourceEnd: () => Promise<Outcome<Lsn>>;
+  /** For the connection to the server. */
+  connectLimitMs: number;
   log: Log;
 };
 
@@ -22,9 +26,18 @@ export function negotiateStart(options: NegotiateOptions) {
     const flushLsn = parseLsn(input.flushLsn);
     const from = input.restartLsn === "" ? flushLsn : parseLsn(input.restartLsn);
     const currentWalName = segmentOnHistory(history, from, segmentBytes);
-    const answer = await options.server().requestWalStart({ systemId, currentWalName }, { signal });
+    const answer = await options
+      .server()
+      .requestWalStart({ systemId, currentWalName }, { signal, connectMs: options.connectLimitMs });
     if (answer.kind !== "ok") return answer;
-    const start = decideStart({ ...answer.value, segmentBytes, history, flushLsn, isStandby });
+    const startAt = (end: Lsn) => decideStart({ ...answer.value, segmentBytes, history, flushLsn: end, isStandby });
+    let start = startAt(flushLsn);
+    if (start.kind === "fatal" && start.code === "KLIO-SERVER-AHEAD") {
+      // Another sidecar may have brought what was written since the source was asked.
+      const end = await options.sourceEnd();
+      if (end.kind !== "ok") return end;
+      start = startAt(end.value);
+    }
     if (start.kind !== "ok") return start;
     const { timeline, startLsn, abandonedBytes } = start.value;
     options.log.debug("stream.negotiated", `the server goes on at ${answer.value.walName}`, {

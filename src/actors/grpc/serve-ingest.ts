@@ -24,6 +24,7 @@ import type { WalStore } from "../spool/wal-store.ts";
 import { statusOf } from "./classify.ts";
 import { type Call, logRefusal, requireOwnCluster, traceparentOf } from "./handlers.ts";
 import { Inbox } from "./inbox.ts";
+import { type UploadId, uploadIdOf } from "./upload-id.ts";
 import { requireFirst, WalIntake } from "./wal-intake.ts";
 
 /** What ingestion takes of telemetry. */
@@ -44,12 +45,16 @@ export type IngestOptions = {
   onInterrupted: (fact: WalInterrupted) => void;
 };
 
+/** One call that writes a file. `over` resolves when it has let the file go. */
+type Sender = { file: string; upload: UploadId | undefined; inbox: Inbox<Buffer>; over: Promise<void> };
+
 type Answer = { kind: "whole" | "early"; receivedBytes: number } | { kind: "empty" };
 
 export class Ingest {
   readonly #options: IngestOptions;
   readonly #intakes = new Map<string, WalIntake>();
   readonly #running = new Map<string, { actor: Actor<typeof walIngest>; ended: Promise<unknown> }>();
+  readonly #senders = new Set<Sender>();
   readonly #machine: typeof walIngest;
   #isStopping = false;
 
@@ -123,12 +128,33 @@ export class Ingest {
     const first = requireFirst(decodePut(begun.message));
     requireOwnCluster(call, first.cluster);
     const report = this.#options.telemetry.record;
+    const over = Promise.withResolvers<void>();
+    const file = `${first.cluster}/${first.walName}`;
+    const sender: Sender = { file, upload: uploadIdOf(call), inbox, over: over.promise };
+    await this.#succeed(sender);
     const intake = new WalIntake({ store, inbox, first, method, report, onDurable });
     try {
       return await this.#ingest(first, intake, traceparentOf(call));
     } finally {
       await intake.close();
+      this.#senders.delete(sender);
+      over.resolve();
     }
+  }
+
+  /**
+   * A sender that came back is not kept waiting by its own earlier call, whose link died unnoticed: that one ends with what has
+   * come, and lets the file go before the new one may open it.
+   */
+  async #succeed(sender: Sender): Promise<void> {
+    const { file, upload: own } = sender;
+    const earlier = [...this.#senders].filter(
+      ({ file: other, upload }) =>
+        other === file && own !== undefined && upload?.sender === own.sender && upload.turn < own.turn,
+    );
+    this.#senders.add(sender);
+    for (const { inbox } of earlier) inbox.stop();
+    await Promise.all(earlier.map(({ over }) => over));
   }
 
   async #ingest(first: PutMessage, intake: WalIntake, traceparent: string): Promise<Answer> {

@@ -1,7 +1,7 @@
 // Calls of a WAL client: one answer, a list, or the blocks of a file. All of them answer outcomes.
 import { create } from "@bufbuild/protobuf";
-import { type Client, type ClientReadableStream, Metadata, type ServiceError } from "@grpc/grpc-js";
-import { type Failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
+import { type Client, type ClientReadableStream, connectivityState, Metadata, type ServiceError } from "@grpc/grpc-js";
+import { type Failure, failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
 import type { OpenWal } from "../../domain/wal-reader.ts";
 import { KlioError } from "../../errors.ts";
 import {
@@ -15,11 +15,14 @@ import { callError } from "./classify.ts";
 import { ReceivedFile } from "./received-file.ts";
 import { type Method, walMethods } from "./wal-methods.ts";
 
-export type CallOptions = { signal?: AbortSignal; timeoutMs?: number };
+/** `connectMs`: for the connection alone, should there be none yet. */
+export type CallOptions = { signal?: AbortSignal; timeoutMs?: number; connectMs?: number };
 export type RemoteWal = { name: string; storedBytes: number; complete: boolean; storedAtMs: number };
 
 /** A question that a server answers at once. */
 const ANSWER_MS = 30_000;
+/** A link that swallows everything would else be waited for as long as a server that works on its answer. */
+const CONNECT_MS = 10_000;
 
 function cancelled(): Failure {
   return { kind: "retryable", code: "KLIO-CANCELLED", reason: "the call was cancelled" };
@@ -31,12 +34,15 @@ export function askOnce<Request, Response>(
   peer: string,
   { path, serialize, deserialize }: Method<Request, Response>,
   request: Request,
-  { signal, timeoutMs = ANSWER_MS }: CallOptions = {},
+  { signal, timeoutMs = ANSWER_MS, connectMs = CONNECT_MS }: CallOptions = {},
 ): Promise<Outcome<Response>> {
   if (signal?.aborted) return Promise.resolve(cancelled());
   return new Promise((resolve, reject) => {
+    let isUnreached = false;
     const done = (error: ServiceError | null, response?: Response) => {
       signal?.removeEventListener("abort", abort);
+      clearTimeout(connecting);
+      if (isUnreached) return resolve(failure("KLIO-SERVER-DOWN", `no connection to ${peer} within ${connectMs} ms`));
       if (error === null && response !== undefined) return resolve(ok(response));
       if (signal?.aborted) return resolve(cancelled());
       try {
@@ -49,6 +55,10 @@ export function askOnce<Request, Response>(
     const call = client.makeUnaryRequest(path, serialize, deserialize, request, new Metadata(), { deadline }, done);
     const abort = () => call.cancel();
     signal?.addEventListener("abort", abort, { once: true });
+    const connecting = setTimeout(() => {
+      isUnreached = client.getChannel().getConnectivityState(false) !== connectivityState.READY;
+      if (isUnreached) call.cancel();
+    }, connectMs);
   });
 }
 

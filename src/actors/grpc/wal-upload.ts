@@ -8,6 +8,7 @@ import { MAX_FRAME_RAW_BYTES, MIN_COMPRESS_BYTES } from "../../wire/wal-file-fra
 import { encodePut, encodePutInPlace, HEADROOM_BYTES, MAX_BLOCK_BYTES } from "../../wire/wal-message.ts";
 import { zstdPack } from "../../wire/zstd.ts";
 import { callError } from "./classify.ts";
+import { setUploadId, type UploadId } from "./upload-id.ts";
 import type { RawMethod } from "./wal-methods.ts";
 
 export type UploadOptions = {
@@ -22,6 +23,8 @@ export type UploadOptions = {
   packs: boolean;
   /** W3C traceparent of the segment's span. */
   traceparent?: string;
+  /** Absent: an earlier call for the same file, whose end the server has not noticed, keeps this one out. */
+  uploadId?: UploadId;
   /** Durable bytes of the file, counted from its first byte; never goes back. `complete` comes with the last one. */
   onAck: (ack: { durableBytes: number; complete: boolean }) => void;
 };
@@ -64,6 +67,7 @@ export function openUpload(
     throw new KlioError("KLIO-BUG", "Put starts at the first byte of a file");
   const metadata = new Metadata();
   if (options.traceparent !== undefined) metadata.set("traceparent", options.traceparent);
+  if (options.uploadId !== undefined) setUploadId(metadata, options.uploadId);
   const { walName, segmentBytes, sendToTier2 } = options;
   const { promise: ended, resolve, reject } = Promise.withResolvers<UploadOutcome>();
   let isCancelled = false;

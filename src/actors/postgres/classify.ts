@@ -9,7 +9,7 @@ const bySqlState: Readonly<Record<string, ErrorCode>> = {
   "3D000": "KLIO-SOURCE-REFUSED", // invalid_catalog_name: no such database
   "53400": "KLIO-SOURCE-REFUSED", // configuration_limit_exceeded: all replication slots are in use
   "58P01": "KLIO-WAL-GAP", // undefined_file: the requested WAL segment was removed
-  "55006": "KLIO-SOURCE-DOWN", // object_in_use: the slot's last user has not noticed yet that it is gone
+  "55006": "KLIO-SLOT-BUSY", // object_in_use: a second sidecar, or the slot's last user has not noticed yet that it is gone
   "53300": "KLIO-SOURCE-DOWN", // too_many_connections
   "57P03": "KLIO-SOURCE-DOWN", // cannot_connect_now
 };

@@ -1,6 +1,6 @@
 // Who the source is: system identifier, timeline and its history, end of WAL, segment size.
 import { fromPromise } from "xstate";
-import { parseLsn } from "../../domain/lsn.ts";
+import { type Lsn, parseLsn } from "../../domain/lsn.ts";
 import { failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
 import { firstTimeline, parseTimelineHistory } from "../../domain/timeline.ts";
 import { isSegmentSize } from "../../domain/wal-segment.ts";
@@ -34,6 +34,12 @@ const text = (row: Row | undefined, column: string) => String(row?.[column] ?? "
 export async function readHistory(session: SourceSession, timeline: number): Promise<Outcome<string>> {
   const rows = await session.command(`TIMELINE_HISTORY ${timeline}`);
   return rows.kind === "ok" ? ok(text(rows.value[0], "content")) : rows;
+}
+
+/** Where its WAL ends now. */
+export async function sourceEnd(session: SourceSession): Promise<Outcome<Lsn>> {
+  const rows = await session.command("IDENTIFY_SYSTEM");
+  return rows.kind === "ok" ? ok(parseLsn(text(rows.value[0], "xlogpos"))) : rows;
 }
 
 async function ask(hold: SourceHold<{ close(): void }>): Promise<Outcome<SourceIdentity>> {

@@ -120,18 +120,6 @@ test("a stop confirms what has come and sends the others away; the same file goe
   expect(await send(again, segment, { walName: name, fromOffset })).toMatchObject({ kind: "ok" });
 });
 
-test("KLIO-WAL-BUSY: two writers of one file exclude each other; the second may come back", async () => {
-  await using server = await startWalServer();
-  const [one, two] = [await server.client(), await server.client()];
-  const first = upload(one, { walName: name });
-  first.call.sendCopy(segment.subarray(0, 8192));
-  await eventually(() => first.acks.length > 0);
-  expect(await send(two, segment, { walName: name })).toMatchObject(failed("KLIO-WAL-BUSY"));
-  first.call.cancel();
-  await first.call.ended;
-  await eventually(async () => (await send(two, segment, { walName: name })).kind === "ok");
-});
-
 test("KLIO-WAL-MISMATCH: wrong WAL, gaps and too many bytes are refused; what was right stays", async () => {
   await using server = await startWalServer();
   const client = await server.client();

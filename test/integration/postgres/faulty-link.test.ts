@@ -22,7 +22,7 @@ import { startWalServer, type TestWalServer } from "../../support/wal-server.ts"
 
 const SEGMENT_BYTES = 1 << 20;
 /** The watchdogs, short; PostgreSQL's own is as short. */
-const timing = { stallLimitMs: 1_500, silenceLimitMs: 1_500 };
+const timing = { stallLimitMs: 1_500, silenceLimitMs: 1_500, connectLimitMs: 1_500 };
 
 let directory: Awaited<ReturnType<typeof temporaryDirectory>>;
 let postgres: LocalPostgres;
@@ -54,7 +54,8 @@ type Scene = Links & {
 };
 
 function configThrough({ source, target }: Links) {
-  const dsn = postgres.replicationDsn.replace(`:${postgres.port}/`, `:${source.port}/`);
+  const through = postgres.replicationDsn.replace(`:${postgres.port}/`, `:${source.port}/`);
+  const dsn = `${through}&connect_timeout=2`;
   const config = streamConfig(postgres, server);
   return {
     ...config,
@@ -130,6 +131,8 @@ describe.each(["source", "target"] as const)("the link to the %s", (which) => {
       await eventually(() => scene[which].accepted() > before, { timeoutMs: 60_000, what: "a new connection" });
       await expectHonest();
       scene[which].heal();
+      await scene.more();
+      expect(scene.stream.log.lines.filter(({ message }) => message.includes("is being written"))).toEqual([]);
     }));
 
   test.each([
@@ -155,15 +158,26 @@ test.each(["IDENTIFY_SYSTEM", "START_REPLICATION"])("V3: the link to the source 
   }),
 );
 
-test("two sidecars of one cluster: the second waits with a reason, and takes over when the first is gone", () =>
-  through(async ({ stream, source, target, stack, more }) => {
-    const second = stack.use(await startStream(configThrough({ source, target }), { timing }));
-    // Either is true, whichever it meets first.
-    await eventually(() => /holds WAL up to|is active/.test(second.status().reason), { what: "the reason" });
-    await more();
-    expect(stream.status().state).toBe("flowing");
-    await stream.stop();
-    await eventually(() => second.status().state === "flowing", { timeoutMs: 60_000, what: "the second stream" });
-    await more();
-    await expectHonest();
-  }));
+test.each([
+  ["SlotInUse", "klio", "KLIO-SLOT-BUSY", "is active"],
+  ["WalFileBusy", "other", "KLIO-WAL-BUSY", "is being written"],
+])(
+  "two sidecars of one cluster: the second waits by the name of %s, and takes over when the first is gone",
+  (condition, slot, code, reason) =>
+    through(async ({ stream, source, target, stack, more }) => {
+      const config = configThrough({ source, target });
+      const second = stack.use(await startStream({ ...config, source: { ...config.source!, slot } }, { timing }));
+      await eventually(() => second.status().condition === condition && second.status().reason.includes(reason), {
+        what: "the reason",
+      });
+      expect(second.log.lines.find(({ event }) => event === "stream.interrupted")?.fields).toMatchObject({ code });
+      await more();
+      // The server is always ahead of what the second one was told a moment ago: never a reason to call a person.
+      expect(second.log.events()).not.toContain("stream.blocked");
+      expect(stream.status().state).toBe("flowing");
+      await stream.stop();
+      await eventually(() => second.status().state === "flowing", { timeoutMs: 60_000, what: "the second stream" });
+      await more();
+      await expectHonest();
+    }),
+);
