@@ -100,13 +100,16 @@ export function registerBackup(program: Command, context: CliContext): void {
 
   backup
     .command("list")
-    .description("backups of both tiers, oldest first: JSON, or a table on a terminal")
+    .description(
+      "backups of both tiers, oldest first: JSON, or a table on a terminal; fails after it when a tier does not answer",
+    )
     .option("--json", "print JSON on a terminal, too", false)
     .action(async (_: unknown, command: Command) => {
       const { json, ...global } = command.optsWithGlobals<Global & { json: boolean }>();
-      const backups = await listBackups(access(global));
+      const { backups, silent } = await listBackups(access(global));
       const documents = backups.map((one) => formatBackupMetadata(one, 2));
       print(!json && stdout.isTTY === true ? listText(backups) : `[${documents.join(",\n")}]\n`);
+      if (silent !== undefined) throw silent; // nobody must take it for all there is
     });
 
   backup

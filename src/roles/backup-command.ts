@@ -3,7 +3,7 @@ import type { BackupRequest, BackupStep } from "../actors/grpc/serve-sidecar.act
 import { requestBackup } from "../actors/grpc/sidecar-client.ts";
 import type { ClientConfig, Environment } from "../config/config.ts";
 import { timeName } from "../domain/backup-name.ts";
-import { startTelemetry } from "../telemetry/telemetry.ts";
+import { startTelemetry, unscraped } from "../telemetry/telemetry.ts";
 import { runBaseBackup } from "./backup.ts";
 import { commandLog } from "./command-log.ts";
 
@@ -25,7 +25,7 @@ export async function runBackupCommand(
 ): Promise<string> {
   const { config, env, stderr, logLevel, signal } = command;
   const log = commandLog(stderr, logLevel);
-  const telemetry = await startTelemetry({ service: "klio-plugin", env, log });
+  const telemetry = await startTelemetry({ service: "klio-plugin", env: unscraped(env), log });
   try {
     return (await runBaseBackup({ ...request, config, env, telemetry, log, signal })).metadataJson;
   } finally {

@@ -9,7 +9,7 @@ import type { ClientConfig, Environment } from "../config/config.ts";
 import { shellWord } from "../domain/recovery-settings.ts";
 import { parseTarget, targetText } from "../domain/recovery-target.ts";
 import { KlioError } from "../errors.ts";
-import { startTelemetry } from "../telemetry/telemetry.ts";
+import { startTelemetry, unscraped } from "../telemetry/telemetry.ts";
 import { commandLog } from "./command-log.ts";
 import { openTierSnapshots } from "./open-snapshots.ts";
 import { createProgress, megabytes } from "./progress-line.ts";
@@ -68,11 +68,6 @@ export async function restoreCluster(options: RestoreClusterOptions): Promise<vo
   });
   progress.end();
   stdout.write(json ? `${JSON.stringify(resultJson(result), null, 2)}\n` : resultText(result));
-}
-
-/** A command is over before anyone scrapes it, and must not fail because a sidecar beside it has the port. */
-function unscraped(env: Environment): Environment {
-  return env.OTEL_METRICS_EXPORTER?.trim() === "prometheus" ? { ...env, OTEL_METRICS_EXPORTER: "none" } : env;
 }
 
 /** PostgreSQL runs get-wal later, without our environment: the configuration must be in a file. */

@@ -1,6 +1,6 @@
 // What is stored of a cluster's backups, as its own user sees it: list, one's metadata, verification, deletion.
 import type { BackupMetadata } from "../domain/backup-metadata.ts";
-import { type Failure, failure, type Outcome, unwrap } from "../domain/outcome.ts";
+import { failure, type Outcome, unwrap } from "../domain/outcome.ts";
 import type { StoredBackup, TierName } from "../domain/snapshots.ts";
 import { segmentRange } from "../domain/wal-segment.ts";
 import { KlioError } from "../errors.ts";
@@ -22,28 +22,25 @@ function annotated(metadata: BackupMetadata, tiers: readonly TierName[]): Backup
   return { ...metadata, annotations: { ...metadata.annotations, ...where } };
 }
 
-/**
- * All backups of both tiers, oldest first, merged by name. A tier that does not answer is warned of and left out; rejects
- * when none answers.
- */
-export async function listBackups(options: TierAccessOptions): Promise<BackupMetadata[]> {
+/** `silent`: what kept a tier from being listed; only whole when undefined. */
+export type BackupList = { backups: BackupMetadata[]; silent: KlioError | undefined };
+
+/** All backups of both tiers, oldest first, merged by name. Rejects when no tier answers. */
+export async function listBackups(options: TierAccessOptions): Promise<BackupList> {
   const tiers = configuredTiers(options.config);
   if (tiers.length === 0)
     throw new KlioError("KLIO-TIER-MISSING", "no base repository with its WAL service is configured");
   const found: TierOfBackup[] = [];
-  const silent: Failure[] = [];
+  const silent: KlioError[] = [];
   for (const tier of tiers) {
     const listed = await backupsOn(tier, options);
     if (listed.kind === "ok") found.push(...listed.value.map((stored) => ({ tier, stored })));
-    else {
-      silent.push(listed);
-      options.log.warn("backup.list.silent", `backups of ${tier} are not listed: ${listed.reason}`, { tier });
-    }
+    else silent.push(new KlioError(listed.code, `backups of ${tier} are not listed: ${listed.reason}`));
   }
   const [only] = silent;
-  if (only !== undefined && silent.length === tiers.length) throw new KlioError(only.code, only.reason);
+  if (only !== undefined && silent.length === tiers.length) throw only;
   const byName = Map.groupBy(found, ({ stored }) => stored.metadata.name);
-  return [...byName.values()]
+  const backups = [...byName.values()]
     .flatMap((same) =>
       same[0] === undefined
         ? []
@@ -55,6 +52,7 @@ export async function listBackups(options: TierAccessOptions): Promise<BackupMet
           ],
     )
     .sort((a, b) => a.startedAt - b.startedAt);
+  return { backups, silent: only };
 }
 
 /** Tier 1 first; tier 2 when tier 1 has none of this name. Rejects with KLIO-BACKUP-UNKNOWN, or what tier 1 failed with. */

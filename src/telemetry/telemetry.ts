@@ -103,6 +103,11 @@ const roles: Partial<Record<TelemetryOptions["service"], ServiceRole>> = {
   "klio-plugin": "plugin",
 };
 
+/** A command is over before anyone scrapes it, and must not fail because a sidecar beside it has the port. */
+export function unscraped(env: Environment): Environment {
+  return env.OTEL_METRICS_EXPORTER?.trim() === "prometheus" ? { ...env, OTEL_METRICS_EXPORTER: "none" } : env;
+}
+
 /** Rejects with KLIO-CONFIG (all faults of the OTEL_* variables at once) or KLIO-PORT-BUSY. The caller shuts it down, last. */
 export async function startTelemetry(options: TelemetryOptions): Promise<Telemetry> {
   const { service, env, log, inspect, destinations } = options;

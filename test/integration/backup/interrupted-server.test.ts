@@ -3,7 +3,7 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { klio } from "../../../src/demo/klio-command.ts";
+import { klio, tryKlio } from "../../../src/demo/klio-command.ts";
 import { giveTo } from "../../../src/demo/run-as.ts";
 import type { BackupMetadata } from "../../../src/domain/backup-metadata.ts";
 import { backupStates } from "../../support/backup-states.ts";
@@ -86,3 +86,33 @@ test.each(backupStates)(
   },
   120_000,
 );
+
+test("a backup by the command itself goes well beside a sidecar that has the port for metrics", async () => {
+  const { program, clientEnv, runAs, surroundings } = place.stage;
+  const env = {
+    ...clientEnv,
+    OTEL_METRICS_EXPORTER: "prometheus",
+    OTEL_TRACES_EXPORTER: "none",
+    OTEL_EXPORTER_PROMETHEUS_PORT: String(surroundings.ports.sidecarMetrics),
+  };
+  await place.page("sidecar"); // it has the port
+  const args = ["backup", "run", "--config", surroundings.sidecarConfig, "--name", "by-itself"];
+  const { code, stderr } = await tryKlio({ program, env, runAs, args });
+  expect([code, stderr]).toEqual([0, expect.not.stringContaining("in use")]);
+  expect(await stored()).toContain("by-itself");
+}, 60_000);
+
+test("a list that lacks a tier is printed, and the command fails", async () => {
+  const { program, clientEnv: env, runAs, surroundings, server } = place.stage;
+  expect((await place.backup("on-both", ["--enable-tier2-backup"])).code).toBe(0);
+  await eventually(async () => (await value("server", /^klio_base_snapshots\{.*tier="tier2"/)) === 1, {
+    timeoutMs: 60_000,
+    what: "a backup on tier 2",
+  });
+  await server.stop();
+  await place.stage.startServer({ tier1: false, tier2: true });
+  const args = ["backup", "list", "--config", surroundings.sidecarConfig];
+  const { code, stdout, stderr } = await tryKlio({ program, env, runAs, args });
+  expect([code, stderr]).toEqual([69, expect.stringContaining("backups of tier1 are not listed")]);
+  expect((JSON.parse(stdout) as BackupMetadata[]).map(({ name }) => name)).toEqual(["on-both"]);
+}, 120_000);
