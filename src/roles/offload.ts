@@ -230,11 +230,13 @@ class Offload implements OffloadRole {
 
   #startQueue(kind: TaskKind, actors: Parameters<typeof offloadQueue.provide>[0]["actors"]) {
     const { telemetry, log, queue } = this.#parts;
-    const source = taskSource({ queue, kind, report: telemetry.record, log, random: Math.random });
+    const limits = { ...limitsOf(kind), ...this.#options.limits };
+    const crowd = limits.window / 2;
+    const source = taskSource({ queue, kind, report: telemetry.record, log, random: Math.random, crowd });
     const machine = offloadQueue.provide({ actors: { ...actors, taskSource: source } });
     const actor: Actor<typeof offloadQueue> = telemetry.start(machine, {
       id: `offloadQueue/${kind}`,
-      input: { name: kind, limits: { ...limitsOf(kind), ...this.#options.limits }, spread: Math.random() },
+      input: { name: kind, limits, spread: Math.random() },
     });
     actor.on("*", (fact) => this.#onFact(fact));
     actor.subscribe({ error: (error) => log.error("offload.failed", `the ${kind} queue broke: ${errorText(error)}`) });

@@ -3,46 +3,15 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { connect } from "nats";
 import { expect, test } from "vitest";
-import { createActor, setup } from "xstate";
 import { dropDeadLetter, listDeadLetters, retryDeadLetter } from "../../src/actors/jetstream/dead-letters.ts";
-import { openQueue, type Queue } from "../../src/actors/jetstream/queue.ts";
-import { taskSource } from "../../src/actors/jetstream/task-source.actor.ts";
-import type { Fact } from "../../src/domain/facts.ts";
-import type { OffloadTask } from "../../src/domain/offload-task.ts";
-import type { QueueCommand } from "../../src/domain/task-scheduling.ts";
-import type { TaskKind } from "../../src/wire/subject.ts";
+import { openQueue } from "../../src/actors/jetstream/queue.ts";
 import { startQueue } from "../support/embedded-queue.ts";
 import { eventually } from "../support/eventually.ts";
+import { listenToTasks } from "../support/task-listener.ts";
 import { temporaryDirectory } from "../support/temporary-directory.ts";
 import { testLog } from "../support/test-log.ts";
 
 const wal = (n: number) => `0000000100000000${n.toString(16).toUpperCase().padStart(8, "0")}`;
-
-/** The source with a parent that writes down what it hears. */
-function listen(queue: Queue, kind: TaskKind, log = testLog(), window = Number.POSITIVE_INFINITY) {
-  const events: ({ type: "task.received"; task: OffloadTask } | { type: "tasks.forgotten" })[] = [];
-  const facts: Fact[] = [];
-  const report = (fact: Fact) => void facts.push(fact);
-  const machine = setup({
-    types: { events: {} as (typeof events)[number] | QueueCommand },
-    actors: { taskSource: taskSource({ queue, kind, report, log, random: () => 0.5 }) },
-  }).createMachine({
-    invoke: { id: "taskSource", src: "taskSource", input: { queue: kind } },
-    on: {
-      "task.received": {
-        actions: ({ event }) => {
-          events.push(event);
-          if (events.length >= window) command({ type: "room.changed", room: 0 });
-        },
-      },
-      "tasks.forgotten": { actions: ({ event }) => void events.push(event) },
-    },
-  });
-  const actor = createActor(machine, { id: "parent" }).start();
-  const command = (event: QueueCommand) => actor.getSnapshot().children.taskSource?.send(event);
-  const tasks = () => events.flatMap((event) => (event.type === "task.received" ? [event.task] : []));
-  return { actor, command, tasks, events, facts, log };
-}
 
 test("a task is kept once, handed out with its size and trace, and gone when acknowledged", async () => {
   await using directory = await temporaryDirectory();
@@ -53,7 +22,7 @@ test("a task is kept once, handed out with its size and trace, and gone when ack
   for (let i = 0; i < 3; i++)
     expect(await queue.publish("wal", message, { id: `eu.main/${wal(1)}`, headers })).toMatchObject({ kind: "ok" });
   expect(await queue.pendingOf("wal", "eu.main")).toEqual({ kind: "ok", value: 1 });
-  const source = listen(queue, "wal");
+  const source = listenToTasks(queue, "wal");
   source.command({ type: "room.changed", room: 10 });
   const [task] = await eventually(() => source.tasks().length === 1 && source.tasks());
   expect(task).toMatchObject({
@@ -77,7 +46,7 @@ test("without room nothing is taken; what is given back comes again", async () =
   await using server = await startQueue(directory.path, testLog());
   const { queue } = server;
   for (const n of [1, 2, 3]) await queue.publish("wal", { clusterName: "a", walName: wal(n) }, { id: `a/${wal(n)}` });
-  const source = listen(queue, "wal", testLog(), 2);
+  const source = listenToTasks(queue, "wal", testLog(), 2);
   source.command({ type: "room.changed", room: 2 });
   await eventually(() => source.tasks().length === 2);
   source.command({ type: "task.delayed", id: source.tasks()[0]!.id, delayMs: 1 });
@@ -95,7 +64,7 @@ test("without room nothing is taken; what is given back comes again", async () =
   expect(source.facts).toEqual([{ type: "task.redelivered", stream: "klio-wal-stream" }]);
   source.actor.stop();
   // A stop gives back what was in hand: it is not lost until its wait is over.
-  const again = listen(queue, "wal");
+  const again = listenToTasks(queue, "wal");
   again.command({ type: "room.changed", room: 10 });
   await eventually(() => new Set(again.tasks().map(({ name }) => name)).size === 3);
   again.actor.stop();
@@ -107,7 +76,7 @@ test("KLIO-QUEUE-MESSAGE: what cannot be decoded is dropped with a line, and del
   const { queue } = server;
   await queue.js.publish("klio.wal.a", new TextEncoder().encode("{"));
   await queue.publish("wal", { clusterName: "a", walName: wal(1) }, { id: "1" });
-  const source = listen(queue, "wal");
+  const source = listenToTasks(queue, "wal");
   source.command({ type: "room.changed", room: 10 });
   await eventually(() => source.tasks().length === 1);
   expect(source.log.lines.map(({ event, message }) => `${event}: ${message}`)).toEqual([
@@ -126,7 +95,7 @@ test("a buried task is a dead letter with its reason; sent again and done it is 
   const { queue } = server;
   expect(await listDeadLetters(queue, "wal")).toEqual({ kind: "ok", value: [] });
   await queue.publish("wal", { clusterName: "a", walName: wal(1) }, { id: "1" });
-  const source = listen(queue, "wal");
+  const source = listenToTasks(queue, "wal");
   source.command({ type: "room.changed", room: 10 });
   await eventually(() => source.tasks().length === 1);
   source.command({
@@ -176,7 +145,7 @@ test("a deferred task never runs out of deliveries", async () => {
   await using server = await startQueue(directory.path, testLog());
   const { queue } = server;
   await queue.publish("backup", { clusterName: "a", backupName: "b1", sendToTier2: true }, { id: "1" });
-  const source = listen(queue, "backup");
+  const source = listenToTasks(queue, "backup");
   source.command({ type: "room.changed", room: 10 });
   for (let i = 0; i < 12; i++) {
     const task = await eventually(() => source.tasks()[i]);
@@ -208,7 +177,7 @@ test("killed with -9 the server comes back on its port with every task; the sour
   const { queue } = server;
   await queue.publish("wal", { clusterName: "a", walName: wal(1) }, { id: "1" });
   await queue.recordLatest("a", wal(1));
-  const source = listen(queue, "wal");
+  const source = listenToTasks(queue, "wal");
   source.command({ type: "room.changed", room: 10 });
   await eventually(() => source.tasks().length === 1);
   const before = server.pid();
@@ -237,7 +206,7 @@ test("when the queue's directory is lost its streams are made again, and who lis
     lost += 1;
   });
   await queue.publish("wal", { clusterName: "a", walName: wal(1) }, { id: "1" });
-  const source = listen(queue, "wal");
+  const source = listenToTasks(queue, "wal");
   source.command({ type: "room.changed", room: 10 });
   await eventually(() => source.tasks().length === 1);
   const before = server.pid();

@@ -127,6 +127,16 @@ export async function dropDeadLetter(queue: Queue, kind: TaskKind, sequence: num
   }
 }
 
+/** Takes a message out of a queue's stream, for whoever found it there; what is gone already counts as removed. */
+export async function removeMessage(queue: Queue, kind: TaskKind, sequence: number): Promise<Outcome<void>> {
+  try {
+    await remove(queue, queue.names.stream[kind], sequence);
+    return ok(undefined);
+  } catch (error) {
+    return classifyQueue(error, `cannot remove message ${sequence}`);
+  }
+}
+
 async function remove(queue: Queue, stream: string, sequence: number): Promise<void> {
   try {
     await queue.jsm.streams.deleteMessage(stream, sequence);
