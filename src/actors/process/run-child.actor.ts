@@ -1,13 +1,14 @@
 // One life of a supervised child process, as events for the childProcess machine.
 // The child never outlives us: on Linux it dies with its parent (setpriv --pdeathsig), elsewhere its stdin closes; and a
 // left-over of a killed run is found by its lock file (process id and start time) and ended before the next start.
-import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from "node:child_process";
+import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { fromCallback } from "xstate";
 import { errorText, KlioError } from "../../errors.ts";
 import type { ChildEvent } from "../../machines/child-process.machine.ts";
 import { lineSplitter } from "./run-command.ts";
+import { tied } from "./tied.ts";
 
 export type ChildSpec = {
   command: string;
@@ -53,22 +54,6 @@ export function endLeftOver(lockFile: string): number | undefined {
   }
 }
 
-// util-linux; looked for by path, because the child's environment is not ours.
-const SETPRIV = ["/usr/bin/setpriv", "/bin/setpriv"];
-let setpriv: string | undefined | "unknown" = "unknown";
-
-function parentDeathSignal(): string | undefined {
-  if (setpriv !== "unknown") return setpriv;
-  setpriv = SETPRIV.find((path) => existsSync(path));
-  if (setpriv === undefined) return undefined;
-  try {
-    execFileSync(setpriv, ["--pdeathsig", "KILL", "--", process.execPath, "--version"], { stdio: "ignore" });
-  } catch {
-    setpriv = undefined; // an older setpriv without the option
-  }
-  return setpriv;
-}
-
 /**
  * Starts the program (absolute path) so that it dies with us where the system can do that. The pid is the program's.
  * `detached` gives it a session of its own, so that a Ctrl-C at the terminal reaches only us.
@@ -79,9 +64,7 @@ export function spawnTied(
   env: Readonly<Record<string, string>>,
   options: { uid?: number; gid?: number; cwd?: string; detached?: boolean } = {},
 ): ChildProcessWithoutNullStreams {
-  const tie = parentDeathSignal();
-  const [program, argv] =
-    tie === undefined ? [command, [...args]] : [tie, ["--pdeathsig", "KILL", "--", command, ...args]];
+  const [program, argv] = tied(command, args);
   return spawn(program, argv, { ...options, env: { ...env }, stdio: "pipe" });
 }
 

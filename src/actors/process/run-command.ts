@@ -1,6 +1,7 @@
-// Runs a program to its end. Secrets go in `env` or files, never in `args`.
+// Runs a program to its end, or to ours. Secrets go in `env` or files, never in `args`.
 import { spawn } from "node:child_process";
 import { errorText, KlioError } from "../../errors.ts";
+import { tied } from "./tied.ts";
 
 export type Command = {
   command: string;
@@ -56,7 +57,8 @@ export function lineSplitter(onLine: (line: string) => void): { push(text: strin
 /** Resolves when the child has ended and both its streams are read to the end. Rejects with KLIO-TOOL-MISSING only. */
 export function runCommand(command: Command): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command.command, [...command.args], {
+    const [program, args] = tied(command.command, command.args);
+    const child = spawn(program, args, {
       env: { ...command.env },
       stdio: ["pipe", "pipe", "pipe"],
       ...(command.cwd !== undefined && { cwd: command.cwd }),

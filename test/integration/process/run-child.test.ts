@@ -113,12 +113,15 @@ test("a left-over of a killed run is ended by its lock file, another process wit
   expect(endLeftOver(join(dir.path, "other.lock"))).toBeUndefined();
 });
 
-test.runIf(process.platform === "linux")("the child dies with its parent, even when that is killed", async () => {
-  const script = fileURLToPath(new URL("../../support/spawn-tied.mts", import.meta.url));
-  const parent = spawn(process.execPath, [script], { stdio: ["ignore", "pipe", "inherit"] });
-  const line = await new Promise<string>((resolve) => parent.stdout.setEncoding("utf8").once("data", resolve));
-  const child = Number(line);
-  expect(isAlive(child)).toBe(true);
-  parent.kill("SIGKILL");
-  await eventually(() => !isAlive(child) || /\) Z/.test(readFileSync(`/proc/${child}/stat`, "utf8")));
-});
+test.runIf(process.platform === "linux").each(["child", "command"])(
+  "P8: a %s dies with its parent, even when that is killed",
+  async (kind) => {
+    const script = fileURLToPath(new URL("../../support/spawn-tied.mts", import.meta.url));
+    const parent = spawn(process.execPath, [script, kind], { stdio: ["ignore", "pipe", "inherit"] });
+    const line = await new Promise<string>((resolve) => parent.stdout.setEncoding("utf8").once("data", resolve));
+    const child = Number(line);
+    expect(isAlive(child)).toBe(true);
+    parent.kill("SIGKILL");
+    await eventually(() => !isAlive(child) || /\) Z/.test(readFileSync(`/proc/${child}/stat`, "utf8")));
+  },
+);
