@@ -7,13 +7,13 @@ import type { Receiver, WalBench } from "./stage.ts";
 import { run } from "./workload.ts";
 
 type Mode = "none" | "pg_receivewal" | "klio";
-type Latency = { p50: number; p95: number; p99: number; tps: number };
+export type Latency = { p50: number; p95: number; p99: number; tps: number };
 
 const CLIENTS = [1, 4, 16];
 export const COMMIT_CLUSTER = "commit";
 
 /** Milliseconds from pgbench's log of every transaction. */
-function measure(bench: WalBench, clients: number, seconds: number): Latency {
+export function measureCommits(bench: WalBench, clients: number, seconds: number): Latency {
   const directory = mkdtempSync(join(bench.directory, "pgbench-"));
   const prefix = join(directory, "log");
   const args = ["-n", "-N", "-M", "prepared", "-c", String(clients), "-j", "1", "-T", String(seconds)];
@@ -33,7 +33,7 @@ function measure(bench: WalBench, clients: number, seconds: number): Latency {
   };
 }
 
-async function standby(bench: WalBench, name: string): Promise<void> {
+export async function standby(bench: WalBench, name: string): Promise<void> {
   await bench.postgres.query(`alter system set synchronous_standby_names = '${name}'`);
   await bench.postgres.query("select pg_reload_conf()");
   await bench.until(`select current_setting('synchronous_standby_names') = '${name}'`);
@@ -60,10 +60,10 @@ export async function benchCommits(bench: WalBench, rounds: number, seconds: num
     for (const mode of modes) {
       const receiver = await receivers[mode]();
       await standby(bench, names[mode]);
-      measure(bench, 4, 2); // warms up
+      measureCommits(bench, 4, 2); // warms up
       for (const clients of CLIENTS) {
         const key = `${mode} ${clients}`;
-        taken.set(key, [...(taken.get(key) ?? []), measure(bench, clients, seconds)]);
+        taken.set(key, [...(taken.get(key) ?? []), measureCommits(bench, clients, seconds)]);
       }
       await standby(bench, "");
       await receiver?.stop();

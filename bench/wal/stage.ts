@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { stringify } from "yaml";
+import type { S3Settings } from "../../src/actors/s3/s3-client.ts";
 import { findTool } from "../../src/config/tools.ts";
 import { createKeyFiles } from "../../src/demo/age-keys.ts";
 import { type Certificates, createCertificates } from "../../src/demo/certificates.ts";
@@ -49,6 +50,8 @@ export class WalBench implements AsyncDisposable {
   readonly server: ManagedProcess;
   readonly serverAddress: string;
   readonly walDirectory: string;
+  readonly adminSocket: string;
+  readonly hasTier2: boolean;
   readonly #program: { node: string; main: string };
   readonly #stack: AsyncDisposableStack;
 
@@ -60,6 +63,8 @@ export class WalBench implements AsyncDisposable {
     server: ManagedProcess;
     serverAddress: string;
     walDirectory: string;
+    adminSocket: string;
+    hasTier2: boolean;
     program: { node: string; main: string };
     stack: AsyncDisposableStack;
   }) {
@@ -70,12 +75,19 @@ export class WalBench implements AsyncDisposable {
     this.server = parts.server;
     this.serverAddress = parts.serverAddress;
     this.walDirectory = parts.walDirectory;
+    this.adminSocket = parts.adminSocket;
+    this.hasTier2 = parts.hasTier2;
     this.#program = parts.program;
     this.#stack = parts.stack;
   }
 
-  /** `clusters`: all that will ever stream. */
-  static async open(directory: string, clusters: readonly string[]): Promise<WalBench> {
+  /** `clusters`: all that will ever stream. `tier2`: the store that everything is relayed to; `env`: of the server. */
+  static async open(
+    directory: string,
+    clusters: readonly string[],
+    more: { tier2?: S3Settings; env?: Record<string, string> } = {},
+  ): Promise<WalBench> {
+    const { tier2 } = more;
     await using stack = new AsyncDisposableStack();
     const postgres = stack.use(
       await startPostgres({ directory: join(directory, "postgresql"), version: VERSION, settings: SETTINGS }),
@@ -91,6 +103,7 @@ export class WalBench implements AsyncDisposable {
     };
     const keys = await createKeyFiles(data("keys"), "tier1");
     const [base, wal, console] = [await freePort(), await freePort(), await freePort()];
+    const adminSocket = join(directory, "server", "admin.sock");
     const walDirectory = data("wal");
     const config = join(directory, "server", "klio.yaml");
     writeFileSync(
@@ -103,6 +116,7 @@ export class WalBench implements AsyncDisposable {
           base: { cache: data("cache"), repository: data("base"), listen_address: `127.0.0.1:${base}` },
           wal: { path: walDirectory, listen_address: `127.0.0.1:${wal}` },
         },
+        ...(tier2 !== undefined && { tier2: await tier2Config(tier2, data) }),
         queue_directory: data("queue"),
         console_listen_address: `127.0.0.1:${console}`,
       }),
@@ -120,7 +134,8 @@ export class WalBench implements AsyncDisposable {
         "--config",
         config,
         "--socket-path",
-        join(directory, "server", "admin.sock"),
+        adminSocket,
+        ...(tier2 === undefined ? [] : ["--tier2"]),
       ],
       env: {
         PATH: "/usr/local/bin:/usr/bin:/bin",
@@ -128,6 +143,7 @@ export class WalBench implements AsyncDisposable {
         TMPDIR: join(directory, "server"),
         KLIO_KOPIA: findTool("kopia", process.env),
         KLIO_NATS_SERVER: findTool("nats-server", process.env),
+        ...more.env,
       },
       runAs: {},
       cwd: directory,
@@ -145,6 +161,8 @@ export class WalBench implements AsyncDisposable {
       server,
       serverAddress: `127.0.0.1:${wal}`,
       walDirectory,
+      adminSocket,
+      hasTier2: tier2 !== undefined,
       program,
       stack: stack.move(),
     });
@@ -176,6 +194,7 @@ export class WalBench implements AsyncDisposable {
       stringify({
         source: { dsn: this.postgres.replicationDsn, standard_dsn: this.postgres.dsn, slot },
         client: { cluster_name: cluster, wal: { address, ...tls } },
+        tier2_backup_enabled: this.hasTier2,
         wal_prefetch: { count: 4, max_concurrent_downloads: 4 },
       }),
       { mode: 0o600 },
@@ -228,6 +247,25 @@ export class WalBench implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#stack.disposeAsync();
   }
+}
+
+async function tier2Config(s3: S3Settings, data: (name: string) => string) {
+  const keys = await createKeyFiles(data("keys"), "tier2");
+  return {
+    encryption_key_file: keys.encryptionKeyFile,
+    identity_file: keys.identityFile,
+    base_listen_address: `127.0.0.1:${await freePort()}`,
+    wal_listen_address: `127.0.0.1:${await freePort()}`,
+    cache: data("cache2"),
+    s3: {
+      enabled: true,
+      bucket_name: s3.bucketName,
+      region: s3.region,
+      endpoint: s3.endpoint,
+      access_key_id: s3.accessKeyId,
+      secret_access_key: s3.secretAccessKey,
+    },
+  };
 }
 
 /** KLIO_BENCH_PROFILE=server|sidecar: a CPU profile of that process, in the directory it runs in. */
