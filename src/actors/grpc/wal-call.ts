@@ -98,13 +98,20 @@ function cancelWith(call: ClientReadableStream<unknown>, signal: AbortSignal | u
   return () => signal?.removeEventListener("abort", abort);
 }
 
+export type GetOptions = {
+  signal?: AbortSignal;
+  traceparent?: string;
+  /** A block is good until the next one is asked for. Default: for good. */
+  reusesBlocks?: boolean;
+};
+
 /** Opens a stored file: the answer comes with its first block. See `WalClient.get`. */
 export async function openGet(
   client: Client,
   peer: string,
   clusterName: string,
   walName: string,
-  { signal, traceparent }: { signal?: AbortSignal; traceparent?: string },
+  { signal, traceparent, reusesBlocks = false }: GetOptions,
 ): Promise<Outcome<OpenWal | undefined>> {
   const { path, serialize, deserialize } = walMethods.get;
   const metadata = new Metadata();
@@ -126,7 +133,7 @@ export async function openGet(
   const segmentBytes = first.done ? 0 : Number(first.value.segmentSize);
   const complete = !walName.endsWith(".partial");
   const blocks = async function* (): AsyncGenerator<Uint8Array> {
-    const whole = new ReceivedFile(peer, walName);
+    const whole = new ReceivedFile(peer, walName, { reuses: reusesBlocks });
     let isAtEnd = false;
     try {
       for (let next = first; !next.done; next = await messages.next()) {
@@ -140,6 +147,7 @@ export async function openGet(
       throw error instanceof KlioError ? error : callError(error, peer);
     } finally {
       stop();
+      whole.close();
       if (!isAtEnd) call.cancel();
     }
     whole.check(segmentBytes, complete);

@@ -9,7 +9,7 @@ import type { OpenWal } from "../../domain/wal-reader.ts";
 import { KlioError } from "../../errors.ts";
 import * as pb from "../../proto/generated/klio/wal/v1/wal_pb.ts";
 import { type ClientTlsFiles, openChannel } from "./client-channel.ts";
-import { askOnce, type CallOptions, listAll, openGet, type RemoteWal } from "./wal-call.ts";
+import { askOnce, type CallOptions, type GetOptions, listAll, openGet, type RemoteWal } from "./wal-call.ts";
 import { type Method, walMethods } from "./wal-methods.ts";
 import { openUpload, type UploadOptions, type WalUpload } from "./wal-upload.ts";
 
@@ -78,7 +78,7 @@ export interface WalClient {
    * Opens a stored file; undefined when the server has none of exactly this name. Its blocks throw KLIO-SERVER-DOWN when
    * a complete file ends short.
    */
-  get(walName: string, options?: { signal?: AbortSignal; traceparent?: string }): Promise<Outcome<OpenWal | undefined>>;
+  get(walName: string, options?: GetOptions): Promise<Outcome<OpenWal | undefined>>;
   /** Large blocks go compressed once `requestWalStart` was answered by a server that takes such. */
   upload(options: Omit<UploadOptions, "packs">): WalUpload;
   close(): void;

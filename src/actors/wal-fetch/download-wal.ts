@@ -27,8 +27,6 @@ export type DownloadOptions = {
 };
 
 const STALL_MS = 20_000;
-/** Written at once: enough to make a write cheap, little enough to hold a few. */
-const WRITE_BYTES = 2 << 20;
 
 /** Never rejects but with a bug. Safe to repeat: the temporary file is written anew. */
 export async function downloadWal(options: DownloadOptions): Promise<DownloadOutcome> {
@@ -39,7 +37,7 @@ export async function downloadWal(options: DownloadOptions): Promise<DownloadOut
   let isStored = false;
   try {
     const trace = options.traceparent === undefined ? {} : { traceparent: options.traceparent };
-    const opened = await client.get(name, { signal, ...trace });
+    const opened = await client.get(name, { signal, reusesBlocks: true, ...trace });
     if (opened.kind !== "ok") throw new KlioError(opened.code, opened.reason);
     if (opened.value === undefined) return { kind: "missing" };
     const bytes = await writeWal(opened.value, name, into, () => watchdog.refresh());
@@ -70,22 +68,11 @@ async function writeWal(wal: OpenWal, name: string, into: string, alive: () => v
   const file = await open(into, "w", 0o600);
   try {
     let bytes = 0;
-    let held: Uint8Array[] = [];
-    let heldBytes = 0;
-    const flush = async () => {
-      const chunk = Buffer.concat(held);
-      for (let at = 0; at < chunk.length; ) at += (await file.write(chunk, at)).bytesWritten;
-      held = [];
-      heldBytes = 0;
-    };
     for await (const block of wal.blocks) {
       alive();
+      for (let at = 0; at < block.length; ) at += (await file.write(block, at)).bytesWritten;
       bytes += block.length;
-      heldBytes += block.length;
-      held.push(block);
-      if (heldBytes >= WRITE_BYTES) await flush();
     }
-    await flush();
     if (bytes > wal.segmentBytes || (kind !== "partial" && bytes !== wal.segmentBytes))
       throw new KlioError("KLIO-WAL-DAMAGED", `${name} has ${bytes} bytes instead of ${wal.segmentBytes}`);
     if (kind === "partial") await file.truncate(wal.segmentBytes);

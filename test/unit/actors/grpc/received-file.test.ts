@@ -46,6 +46,22 @@ test("raw and compressed blocks come out as the file, and later blocks leave ear
   expect(receive([{ bytes: raw }], {}).equals(raw)).toBe(true); // an older server
 });
 
+test("who takes one block after the other gets them in one buffer, no other file's", () => {
+  const [one, other] = [1, 2].map(() => new ReceivedFile("server:1", name, { reuses: true }));
+  const take = (file: ReceivedFile | undefined, bytes: Buffer) =>
+    file?.take(create(GetResultSchema, { walBlock: bytes, rawSize: 50_000n, codec: BlockCodec.ZSTD }));
+  const [a, b] = [raw.subarray(0, 50_000), raw.subarray(60_000, 110_000)];
+  const first = take(one, packed(a).bytes);
+  expect(a.equals(first ?? b)).toBe(true);
+  const second = take(other, packed(b).bytes);
+  expect(a.equals(first ?? b)).toBe(true);
+  expect(b.equals(second ?? a)).toBe(true);
+  expect(take(one, packed(b).bytes)?.buffer).toBe(first?.buffer);
+  one?.close();
+  expect(take(new ReceivedFile("server:1", name, { reuses: true }), packed(a).bytes)?.buffer).toBe(first?.buffer);
+  expect(b.equals(second ?? a)).toBe(true);
+});
+
 test("a whole file of other bytes, or without the hash that goes with compressed blocks, is refused", () => {
   const other = Buffer.from(raw);
   other[70_000] = 8;
