@@ -334,5 +334,5 @@ export async function sweepKills(options: {
       `seed ${seed}: ${told(planOf(seed))}; ${sweep.load.ledger.count} commits, ${sweep.segments} segments equal`,
     );
   }
-  return finish();
+  return await finish(); // before the stage goes
 }
