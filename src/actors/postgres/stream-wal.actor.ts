@@ -37,8 +37,8 @@ export type StreamWalOptions = {
 };
 
 /** Unconfirmed bytes above which the source must wait, and below which it goes on: bounds memory, and hides a round trip. */
-const HIGH_BYTES = 16 << 20;
-const LOW_BYTES = 8 << 20;
+const HIGH_BYTES = 32 << 20;
+const LOW_BYTES = 24 << 20;
 /** How often progress is told to the machine at most. */
 const PROGRESS_EVERY_MS = 1_000;
 
