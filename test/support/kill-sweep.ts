@@ -139,9 +139,24 @@ export class Sweep {
   /** Commits are acknowledged again, all processes are back, and what is stored is PostgreSQL's own. */
   async goesOn(): Promise<void> {
     const before = this.load.ledger.count;
-    await eventually(() => this.load.ledger.count >= before + 5, { timeoutMs: 60_000, what: "commits" });
+    try {
+      await eventually(() => this.load.ledger.count >= before + 5, { timeoutMs: 60_000, what: "commits" });
+    } catch (cause) {
+      throw new Error(`${String(cause)}\n${this.#lastWords()}`, { cause });
+    }
     await eventually(() => this.pid("nats-server") !== undefined, { timeoutMs: 60_000, what: "a nats-server" });
     await this.#compare();
+  }
+
+  /** The ends of the logs, which go with the stage. */
+  #lastWords(): string {
+    const { directory } = this.stage.surroundings;
+    const files = ["server/server.log", "sidecar/sidecar.log", "sidecar/send-wal.log"];
+    return files
+      .map((file) => join(directory, file))
+      .filter((file) => existsSync(file))
+      .map((file) => `${file}:\n${readFileSync(file, "utf8").split("\n").slice(-30).join("\n")}`)
+      .join("\n");
   }
 
   pid(victim: Victim): number | undefined {
