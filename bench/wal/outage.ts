@@ -1,9 +1,7 @@
 // What an outage of tier 2 costs PostgreSQL: commits of 4 clients that wait for Klio as their synchronous standby, while the object
 // store takes segments, refuses connections, and stalls, in turns.
-import { execFile } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { findTool } from "../../src/config/tools.ts";
 import { startS3 } from "../../src/demo/local-s3.ts";
 import { eventually } from "../../test/support/eventually.ts";
@@ -40,28 +38,23 @@ export async function benchOutage(directory: string, rounds: number, seconds: nu
   await bench.session.query(`select pg_create_physical_replication_slot('${CLUSTER}', true)`);
   await bench.sidecar(CLUSTER, CLUSTER);
   await standby(bench, "klio");
-  const pending = async (): Promise<number> => {
-    const [node = "", ...args] = bench.klio("admin", "queue", "status", "--socket-path", bench.adminSocket, "--json");
-    const { stdout } = await promisify(execFile)(node, args);
-    return JSON.parse(stdout).pending_wals;
-  };
   /** The store is as told, and the server has met it that way: with all that was stored before, or with a segment it cannot send. */
   const enter: Record<Mode, () => Promise<void>> = {
     async up() {
       await s3.start();
       link.heal();
       link.cut(); // what was stalled begins anew
-      await eventually(async () => (await pending()) === 0, SLOW);
+      await eventually(async () => (await bench.pendingWals()) === 0, SLOW);
     },
     async refuses() {
       await s3.stop();
       await bench.session.query("select pg_switch_wal()");
-      await eventually(async () => (await pending()) > 0, SLOW);
+      await eventually(async () => (await bench.pendingWals()) > 0, SLOW);
     },
     async stalls() {
       link.stall(["up", "down"]);
       await bench.session.query("select pg_switch_wal()");
-      await eventually(async () => (await pending()) > 0, SLOW);
+      await eventually(async () => (await bench.pendingWals()) > 0, SLOW);
     },
   };
   const taken: Record<Mode, Latency[]> = { up: [], refuses: [], stalls: [] };

@@ -1,9 +1,8 @@
 // What a segment costs in requests: calls to the server, what the server asks of tier 1's file system, and what it asks of tier 2's store.
 // strace counts the system calls below the WAL directory, so nothing is timed here.
-import { execFile, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { promisify } from "node:util";
 import { findTool } from "../../src/config/tools.ts";
 import { freePort } from "../../src/demo/local-postgres.ts";
 import { startS3 } from "../../src/demo/local-s3.ts";
@@ -78,17 +77,13 @@ export async function benchRequests(directory: string): Promise<Figure[]> {
     }
     return found;
   };
-  const pending = async (): Promise<number> => {
-    const [node = "", ...args] = bench.klio("admin", "queue", "status", "--socket-path", bench.adminSocket, "--json");
-    return JSON.parse((await promisify(execFile)(node, args)).stdout).pending_wals;
-  };
   const settled = async () => {
     await bench.session.query("select pg_switch_wal()");
     const end = await bench.value("select pg_current_wal_flush_lsn()");
     await bench.until(
       `select coalesce(bool_or(flush_lsn >= '${end}'), false) from pg_stat_replication where application_name = 'klio'`,
     );
-    await eventually(async () => (await pending()) === 0, { timeoutMs: 120_000, what: "an empty queue" });
+    await eventually(async () => (await bench.pendingWals()) === 0, { timeoutMs: 120_000, what: "an empty queue" });
   };
   await bench.session.query(`select pg_create_physical_replication_slot('${CLUSTER}', true)`);
   await bench.sidecar(CLUSTER, CLUSTER);

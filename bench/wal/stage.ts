@@ -1,8 +1,9 @@
 // The cast of the WAL bench: a real PostgreSQL, a Klio server, a sidecar per run, and pg_receivewal beside it.
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import pg from "pg";
 import { stringify } from "yaml";
 import type { S3Settings } from "../../src/actors/s3/s3-client.ts";
@@ -205,6 +206,12 @@ export class WalBench implements AsyncDisposable {
   /** `klio ARGS`, as a restore_command would call it. */
   klio(...args: string[]): string[] {
     return [this.#program.node, this.#program.main, ...args];
+  }
+
+  /** Segments that wait for tier 2. */
+  async pendingWals(): Promise<number> {
+    const [node = "", ...args] = this.klio("admin", "queue", "status", "--socket-path", this.adminSocket, "--json");
+    return JSON.parse((await promisify(execFile)(node, args)).stdout).pending_wals;
   }
 
   /** Starts the sidecar's stream; it is there when PostgreSQL shows it. */
