@@ -12,7 +12,7 @@ function parentDeathSignal(): string | undefined {
   setpriv = SETPRIV.find((path) => existsSync(path));
   if (setpriv === undefined) return undefined;
   try {
-    execFileSync(setpriv, ["--pdeathsig", "KILL", "--", process.execPath, "--version"], { stdio: "ignore" });
+    execFileSync(setpriv, ["--pdeathsig", "KILL", "--", setpriv, "--version"], { stdio: "ignore" });
   } catch {
     setpriv = undefined; // an older setpriv without the option
   }
