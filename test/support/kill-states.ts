@@ -49,42 +49,29 @@ const sending =
     },
   });
 
-/** A client that reads a file: the first one that is stored, or one that is not. */
+/** A client that reads a file: the first one that is stored, or one that is not. `onBlock`: with each block. */
 const reading =
-  (what: "stored" | "missing"): Way =>
+  (what: "stored" | "missing", onBlock: (abort: AbortController) => void = () => undefined): Way =>
   (sweep) => ({
     async often() {
       const client = await sweep.connect();
       const list = await client.list();
       const stored = list.kind === "ok" ? list.value.find(({ complete }) => complete)?.name : undefined;
-      const answer = await client.get(what === "stored" ? (stored ?? "") : "0000000100000000000000FE");
+      const abort = new AbortController();
+      const name = what === "stored" ? (stored ?? "") : "0000000100000000000000FE";
+      const answer = await client.get(name, { signal: abort.signal });
       if (answer.kind === "ok" && answer.value !== undefined)
         try {
-          for await (const _ of answer.value.blocks);
+          for await (const _ of answer.value.blocks) onBlock(abort);
         } catch {
-          // the server is gone
+          // the server is gone, or the client has given up
         }
       client.close();
     },
   });
 
 /** A client that gives up while it reads. */
-const leaving: Way = (sweep) => ({
-  async often() {
-    const client = await sweep.connect();
-    const list = await client.list();
-    const stored = list.kind === "ok" ? list.value.find(({ complete }) => complete)?.name : undefined;
-    const abort = new AbortController();
-    const answer = await client.get(stored ?? "", { signal: abort.signal });
-    if (answer.kind === "ok" && answer.value !== undefined)
-      try {
-        for await (const _ of answer.value.blocks) abort.abort();
-      } catch {
-        // as it was wanted
-      }
-    client.close();
-  },
-});
+const leaving = reading("stored", (abort) => abort.abort());
 
 const hbaOf = (sweep: Sweep) => join(sweep.stage.postgres.dataDirectory, "pg_hba.conf");
 const REFUSAL = "host replication postgres 127.0.0.1/32 reject\n";
