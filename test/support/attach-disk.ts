@@ -33,8 +33,8 @@ function writeAll(to: Handle & { inode: FileInode }, bytes: Buffer): void {
   if (written < bytes.length) throw systemError("ENOSPC", "write", to.path);
 }
 
-/** `disk()`: the one that is under `root` now. Dispose to give node:fs back. */
-export function attachDisk(root: string, disk: () => MemoryDisk): Disposable {
+/** Dispose to give node:fs back, the last attached one first. */
+export function attachDisk(root: string, disk: MemoryDisk): Disposable {
   const handles = new Map<number, Handle>();
   const isOurs = (path: unknown): path is string =>
     typeof path === "string" && (path === root || path.startsWith(`${root}/`));
@@ -42,38 +42,37 @@ export function attachDisk(root: string, disk: () => MemoryDisk): Disposable {
 
   const opened = (path: string, flags: number, inode: Handle["inode"]) => {
     const fd = nextFd++;
-    const on = disk();
-    const own: Handle = { disk: on, path, inode, flags };
+    const own: Handle = { disk, path, inode, flags };
     handles.set(fd, own);
     return {
       fd,
       read: (buffer: Buffer, offset: number, length: number, position: number) =>
-        on.call(() => {
+        disk.call(() => {
           const bytesRead = fileOf(own).live.copy(buffer, offset, position, position + length);
           return { bytesRead, buffer };
         }),
-      stat: () => on.call(() => ({ size: fileOf(own).live.length })),
-      truncate: (size: number) => on.call(() => void fileOf(own).change({ size })),
-      sync: () => on.call(() => on.sync(inode)),
-      writeFile: (bytes: Uint8Array) => on.call(() => writeAll({ ...own, inode: fileOf(own) }, Buffer.from(bytes))),
-      close: () => on.call(() => void handles.delete(fd)),
+      stat: () => disk.call(() => ({ size: fileOf(own).live.length })),
+      truncate: (size: number) => disk.call(() => void fileOf(own).change({ size })),
+      sync: () => disk.call(() => disk.sync(inode)),
+      writeFile: (bytes: Uint8Array) => disk.call(() => writeAll({ ...own, inode: fileOf(own) }, Buffer.from(bytes))),
+      close: () => disk.call(() => void handles.delete(fd)),
     };
   };
 
   const promised: Record<string, (...args: never[]) => unknown> = {
     open: (path: string, flags: unknown) => {
       const wanted = flagsOf(flags);
-      return disk().call(() => opened(within(path), wanted, disk().open(within(path), wanted)));
+      return disk.call(() => opened(within(path), wanted, disk.open(within(path), wanted)));
     },
     stat: (path: string) =>
-      disk().call(() => ({
-        size: fileOf({ inode: disk().require(within(path), "stat"), path }).live.length,
+      disk.call(() => ({
+        size: fileOf({ inode: disk.require(within(path), "stat"), path }).live.length,
         mtimeMs: 0,
       })),
     readdir: (path: string, options?: { withFileTypes?: boolean }) =>
-      disk().call(() => {
+      disk.call(() => {
         if (options?.withFileTypes !== true) throw new Error("the disk lists entries with their types only");
-        const found = disk().require(within(path), "readdir");
+        const found = disk.require(within(path), "readdir");
         if (found.kind !== "directory") throw systemError("ENOTDIR", "readdir", path);
         return [...found.live].map(([name, { kind }]) => ({
           name,
@@ -82,30 +81,28 @@ export function attachDisk(root: string, disk: () => MemoryDisk): Disposable {
         }));
       }),
     readFile: (path: string, encoding?: BufferEncoding) =>
-      disk().call(() => {
-        const bytes = Buffer.from(fileOf({ inode: disk().require(within(path), "read"), path }).live);
+      disk.call(() => {
+        const bytes = Buffer.from(fileOf({ inode: disk.require(within(path), "read"), path }).live);
         return encoding === undefined ? bytes : bytes.toString(encoding);
       }),
     writeFile: (path: string, content: string | Uint8Array, options: { flag?: string }) =>
-      disk().call(() => {
-        const on = disk();
+      disk.call(() => {
         const flags = flagsOf(options.flag ?? "w");
-        const inode = fileOf({ inode: on.open(within(path), flags), path });
-        writeAll({ disk: on, inode, flags, path }, Buffer.from(content as string));
+        const inode = fileOf({ inode: disk.open(within(path), flags), path });
+        writeAll({ disk, inode, flags, path }, Buffer.from(content as string));
       }),
     copyFile: (from: string, to: string) =>
-      disk().call(() => {
-        const on = disk();
-        const source = fileOf({ inode: on.require(within(from), "copyfile"), path: from });
-        const inode = fileOf({ inode: on.open(within(to), flagsOf("w")), path: to });
-        writeAll({ disk: on, inode, flags: 0, path: to }, source.live);
+      disk.call(() => {
+        const source = fileOf({ inode: disk.require(within(from), "copyfile"), path: from });
+        const inode = fileOf({ inode: disk.open(within(to), flagsOf("w")), path: to });
+        writeAll({ disk, inode, flags: 0, path: to }, source.live);
       }),
-    mkdir: (path: string) => disk().call(() => disk().makeDirectory(within(path))),
-    rename: (from: string, to: string) => disk().call(() => disk().rename(within(from), within(to))),
-    link: (from: string, to: string) => disk().call(() => disk().link(within(from), within(to))),
+    mkdir: (path: string) => disk.call(() => disk.makeDirectory(within(path))),
+    rename: (from: string, to: string) => disk.call(() => disk.rename(within(from), within(to))),
+    link: (from: string, to: string) => disk.call(() => disk.link(within(from), within(to))),
     rm: (path: string, options?: { force?: boolean }) =>
-      disk().call(() => disk().remove(within(path), options?.force === true)),
-    rmdir: (path: string) => disk().call(() => disk().removeDirectory(within(path))),
+      disk.call(() => disk.remove(within(path), options?.force === true)),
+    rmdir: (path: string) => disk.call(() => disk.removeDirectory(within(path))),
   };
 
   const promises = fs.promises as unknown as Record<string, (...args: unknown[]) => unknown>;

@@ -11,8 +11,8 @@ import { type TestLog, testLog } from "./test-log.ts";
 import { SYSTEM_ID, walSegment } from "./wal-bytes.ts";
 import { newMasterKey, read } from "./wal-store.ts";
 
-/** Of each run another one: what is left of an earlier run must not reach the disk of a later one. */
-let runs = 0;
+/** Each life of a disk has a path of its own: what is left of an earlier one must not reach it. */
+let lives = 0;
 const CLUSTERS = ["alpha", "beta"];
 
 /** What somebody was told of a cluster. */
@@ -32,7 +32,8 @@ class Model {
   readonly #random: Random;
   readonly #segmentBytes: number;
   readonly #master = newMasterKey();
-  readonly #root: string;
+  readonly #attached: DisposableStack;
+  #root = "";
   #disk: MemoryDisk;
   readonly #log: TestLog = testLog();
   readonly #told = new Map<string, Told>(
@@ -40,23 +41,26 @@ class Model {
   );
   readonly #contents = new Map<string, Buffer>();
 
-  constructor(root: string, disk: MemoryDisk, chance: Random) {
-    this.#root = root;
-    this.#disk = disk;
+  constructor(disk: MemoryDisk, chance: Random, attached: DisposableStack) {
+    this.#attached = attached;
+    this.#disk = this.#attach(disk);
     this.#random = chance;
     // Large segments use the thread pool, whose order chance does not decide.
     this.#segmentBytes = chance.chance(0.1) ? 256 << 10 : 32 << 10;
   }
 
-  get disk(): MemoryDisk {
-    return this.#disk;
+  /** The disks before it stay where they were, off. */
+  #attach(disk: MemoryDisk): MemoryDisk {
+    this.#root = `/klio-memory-disk-${lives++}`;
+    this.#attached.use(attachDisk(this.#root, disk));
+    return disk;
   }
 
   async run(failures: number): Promise<PowerLossResult> {
     for (let failure = 0; failure < failures; failure++) {
       const off = this.#disk.powerFailsAfter(this.#random.int(150));
       await Promise.race([off, this.#work().then(() => off)]);
-      this.#disk = this.#disk.powerReturns();
+      this.#disk = this.#attach(this.#disk.powerReturns());
       this.#forgetLocks();
     }
     await this.#check();
@@ -243,11 +247,9 @@ export async function losePower(seed: number, lie?: Lie): Promise<PowerLossResul
     fullShare: chance.chance(0.25) ? 0.03 : 0,
     ...(lie !== undefined && { lie }),
   });
-  const root = `/klio-memory-disk-${runs++}`;
-  const model = new Model(root, disk, chance);
-  using _ = attachDisk(root, () => model.disk);
+  using attached = new DisposableStack();
   try {
-    return await model.run(1 + chance.int(5));
+    return await new Model(disk, chance, attached).run(1 + chance.int(5));
   } catch (error) {
     throw new Error(`power loss, seed ${seed}: ${error instanceof Error ? error.message : String(error)}`, {
       cause: error,

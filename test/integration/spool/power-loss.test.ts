@@ -43,7 +43,7 @@ test("E1: a directory that somebody made and did not sync is durable when the ne
     for (const isAsked of [true, false]) {
       const disk = new MemoryDisk({ random: random(seed) });
       const root = `/klio-memory-directory-${seed}-${isAsked}`;
-      using _ = attachDisk(root, () => disk);
+      using _ = attachDisk(root, disk);
       await mkdir(`${root}/cluster`);
       if (isAsked) await makeDirectory(`${root}/cluster`);
       const isThere = disk.powerReturns().find("/cluster") !== undefined;
