@@ -33,6 +33,8 @@ export type Negotiation = SourceIdentity & { restartLsn: string };
 export type StreamInput = {
   timeline: number;
   startLsn: string;
+  /** End of WAL of the source when it was asked. */
+  flushLsn: string;
   segmentBytes: number;
   slot: string;
   method: ShipMethod;

@@ -281,9 +281,10 @@ export const walStream = setup({
           invoke: {
             id: "streamWal",
             src: "streamWal",
-            input: ({ context: { streamTimeline, startLsn, segmentBytes, slot, method } }) => ({
+            input: ({ context: { streamTimeline, startLsn, flushLsn, segmentBytes, slot, method } }) => ({
               timeline: streamTimeline,
               startLsn,
+              flushLsn,
               segmentBytes,
               slot,
               method,

@@ -57,9 +57,15 @@ export async function recordWholeGap(
   return dropped.kind === "ok" ? ok({ walName: recorded.value, slotDropped }) : dropped;
 }
 
+async function startOver(hold: Hold, slot: string): Promise<Outcome<RecordedGap>> {
+  const dropped = await dropSlot(hold, slot);
+  return dropped.kind === "ok" ? ok({ walName: "", slotDropped: true }) : dropped;
+}
+
 /**
  * Actor logic of walStream: no more is given up than is gone. A slot that is lost is dropped first, for the one that is made
- * in its place may keep all that the server lacks; then nothing is recorded. A slot that keeps WAL is where the gap ends.
+ * in its place may keep all that the server lacks; then nothing is recorded. A slot that keeps WAL is where the gap ends; the
+ * server refuses one that does not lie behind what is stored, and PostgreSQL has that WAL no more: such a slot is lost, too.
  */
 export function recordGap(hold: Hold) {
   return fromPromise<Outcome<RecordedGap>, Request & SourceIdentity>(
@@ -67,14 +73,12 @@ export function recordGap(hold: Hold) {
       const found = await findSlot(hold, slot, signal);
       if (found.kind !== "ok") return found;
       const { is_lost: isLost = false, restart = "" } = found.value ?? {};
-      if (isLost === true) {
-        const dropped = await dropSlot(hold, slot);
-        return dropped.kind === "ok" ? ok({ walName: "", slotDropped: true }) : dropped;
-      }
+      if (isLost === true) return startOver(hold, slot);
       if (restart === "") return ok({ walName: "", slotDropped: false });
       try {
         const first = segmentOnHistory(hold.history, parseLsn(String(restart)), segmentBytes);
         const recorded = await recordUpTo(hold, first, systemId, signal);
+        if (recorded.kind !== "ok" && recorded.code === "KLIO-USAGE") return startOver(hold, slot);
         return recorded.kind === "ok" ? ok({ walName: recorded.value, slotDropped: false }) : recorded;
       } catch (error) {
         return failureOf(error);

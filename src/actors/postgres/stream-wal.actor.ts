@@ -4,6 +4,8 @@
 //       holds up.
 //   V3. A server that confirms nothing for `stallLimitMs` while bytes wait, and a source that is silent for
 //       `silenceLimitMs` while it is read or owes an answer, end the stream.
+//   V4. Where the source has WAL to send, no position is told before its first bytes have come: PostgreSQL moves a slot to what
+//       is told, back, too, and one that points to WAL that is gone keeps nothing.
 import { fromCallback } from "xstate";
 import { formatLsn, type Lsn, parseLsn } from "../../domain/lsn.ts";
 import { failureOf } from "../../domain/outcome.ts";
@@ -39,6 +41,8 @@ export type StreamWalOptions = {
 /** Unconfirmed bytes above which the source must wait, and below which it goes on: bounds memory, and hides a round trip. */
 const HIGH_BYTES = 32 << 20;
 const LOW_BYTES = 24 << 20;
+/** What PostgreSQL takes for no position. */
+const NOWHERE = { written: 0n, flushed: 0n };
 /** How often progress is told to the machine at most. */
 const PROGRESS_EVERY_MS = 1_000;
 
@@ -66,6 +70,8 @@ class Stream implements FrameSink {
   #raw: RawReplication | undefined;
   #phase: Phase = "starting";
   #timer: NodeJS.Timeout | undefined;
+  /** V4 */
+  #isBegun: boolean;
   #statusAtMs = 0;
   #progressAtMs = 0;
   #heardAtMs: number;
@@ -80,6 +86,7 @@ class Stream implements FrameSink {
     this.#input = input;
     this.#send = send;
     this.#now = options.now ?? Date.now;
+    this.#isBegun = parseLsn(input.startLsn) >= parseLsn(input.flushLsn);
     this.#heardAtMs = this.#now();
     this.#pipe = new WalPipe({
       timeline: input.timeline,
@@ -148,6 +155,9 @@ class Stream implements FrameSink {
     this.#options.watch.sourceAt(serverEnd);
     this.#pipe.sourceAt(serverEnd);
     this.#pipe.expect(start);
+    if (this.#isBegun) return;
+    this.#isBegun = true;
+    this.#status(false); // commits may wait for what is confirmed long since
   }
 
   walBytes(chunk: Buffer, from: number, to: number): void {
@@ -247,10 +257,10 @@ class Stream implements FrameSink {
       this.#status(silentMs > this.#options.silenceLimitMs / 2);
   }
 
-  /** V1 */
+  /** V1, V4 */
   #status(replyRequested: boolean): void {
     if (this.#phase === "starting" || this.#phase === "over") return;
-    const { written, flushed } = this.#pipe.positions;
+    const { written, flushed } = this.#isBegun ? this.#pipe.positions : NOWHERE;
     this.#statusAtMs = this.#now();
     this.#raw?.copyData(encodeStatus({ written, flushed, applied: flushed, nowMs: this.#statusAtMs, replyRequested }));
   }

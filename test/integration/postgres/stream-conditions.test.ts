@@ -3,11 +3,14 @@
 import { chmodSync, cpSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { openSession } from "../../../src/actors/postgres/source-session.ts";
 import type { ClientConfig } from "../../../src/config/config.ts";
 import { type LocalPostgres, preparePostgres, startPostgres } from "../../../src/demo/local-postgres.ts";
 import { giveTo } from "../../../src/demo/run-as.ts";
+import { parseLsn } from "../../../src/domain/lsn.ts";
 import type { Reading } from "../../../src/telemetry/instruments.ts";
 import { noTelemetry, type Telemetry } from "../../../src/telemetry/telemetry.ts";
+import { encodeStatus, startReplication } from "../../../src/wire/pg-replication.ts";
 import { eventually } from "../../support/eventually.ts";
 import { configFile, klio } from "../../support/klio-cli.ts";
 import {
@@ -68,6 +71,27 @@ async function writeSegments(postgres: LocalPostgres, count: number): Promise<vo
 /** What is written from now on stays to be compared. */
 async function keepWal(postgres: LocalPostgres): Promise<void> {
   await postgres.query("select pg_create_physical_replication_slot('keep', true)");
+}
+
+/** A client of the slot tells `position` as flushed: the slot points there then. */
+async function tellPosition(postgres: LocalPostgres, slot: string, position: string): Promise<void> {
+  const look = async () => {
+    const rows = await postgres.query(
+      "select restart_lsn::text as at from pg_replication_slots where slot_name = 'klio'",
+    );
+    return String(rows[0]?.at);
+  };
+  const signal = AbortSignal.timeout(20_000);
+  const session = await openSession(postgres.replicationDsn, { applicationName: "other", slot, signal });
+  if (session.kind !== "ok") throw new Error(session.reason);
+  const started = Promise.withResolvers<void>();
+  const raw = session.value.take(() => started.resolve());
+  raw.command(startReplication(slot, await look(), 1));
+  await started.promise;
+  const told = { written: parseLsn(position), flushed: parseLsn(position), applied: parseLsn(position) };
+  raw.copyData(encodeStatus({ ...told, nowMs: Date.now(), replyRequested: false }));
+  await eventually(async () => (await look()) === position, { what: "the slot where a client told it to be" });
+  await session.value.close();
 }
 
 /** More than `stingy4` keeps for a slot that nobody reads. */
@@ -200,6 +224,30 @@ test("WalGap: a slot that was dropped while nobody streamed; recorded, the gap e
   await flowing(stream);
   await caughtUp(postgres);
   expect((await server.store.metadata("alpha"))?.gaps).toMatchObject([{ end: slot?.first }]);
+  expect((await compareWithPgWal(postgres, server)).length).toBeGreaterThanOrEqual(3);
+});
+
+test("WalGap: a slot that points to WAL that is gone, though PostgreSQL keeps it as if it were there, is made anew", async () => {
+  await using directory = await temporaryDirectory();
+  await using server = await startWalServer();
+  await using postgres = await startSource(join(directory.path, "pg"));
+  const config = streamConfig(postgres, server, { gapPolicy: "record" });
+  await followed(config, postgres);
+  const [old] = await postgres.query(
+    "select restart_lsn::text as at from pg_replication_slots where slot_name = 'klio'",
+  );
+  await postgres.query("select pg_drop_replication_slot('klio')");
+  await writeSegments(postgres, 8);
+  // As a client leaves it that tells a position before WAL has come.
+  await postgres.query("select pg_create_physical_replication_slot('klio', true)");
+  await tellPosition(postgres, "klio", String(old?.at));
+  await keepWal(postgres);
+  await using stream = await watched(config);
+  await eventually(async () => (await server.store.metadata("alpha"))?.gaps.length === 1, { what: "a recorded gap" });
+  await writeSegments(postgres, 3);
+  await caughtUp(postgres);
+  expect(stream.log.events()).not.toContain("stream.blocked");
+  expect((await server.store.metadata("alpha"))?.gaps).toHaveLength(1);
   expect((await compareWithPgWal(postgres, server)).length).toBeGreaterThanOrEqual(3);
 });
 

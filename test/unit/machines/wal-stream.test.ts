@@ -133,6 +133,7 @@ test("W1: source, slot, server and only then WAL, on every connection", async ()
   expect(inputs.stream).toEqual({
     timeline: 1,
     startLsn: "0/4000000",
+    flushLsn: "0/5000000",
     segmentBytes: 1 << 24,
     slot: "klio",
     method: "stream",

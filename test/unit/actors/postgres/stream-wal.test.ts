@@ -38,7 +38,7 @@ const ends = (events: readonly { type: string; failure?: { code: string } }[]) =
   events.filter(({ type }) => type === "stream.ended").map(({ failure }) => failure?.code);
 
 /** A stream that has just been told to begin. `send` plays PostgreSQL; `told` are our status messages. */
-function begin(isAnswered = true) {
+function begin({ isAnswered = true, flushLsn = "0/5000000" } = {}) {
   const told: Status[] = [];
   const socket = {
     isPaused: false,
@@ -91,7 +91,7 @@ function begin(isAnswered = true) {
   const owner = setup({ actors: { streamWal: logic } }).createMachine({
     invoke: {
       src: "streamWal",
-      input: { slot: "klio", startLsn: "0/5000000", timeline: 1, segmentBytes: 1 << 24, method: "stream" },
+      input: { slot: "klio", startLsn: "0/5000000", flushLsn, timeline: 1, segmentBytes: 1 << 24, method: "stream" },
     },
     on: { "*": { actions: ({ event }) => events.push(event) } },
   });
@@ -123,6 +123,19 @@ test("P1, V1: written is what was sent, flushed and applied what the server conf
   segment.durable(2048, false);
   send(keepalive(true));
   expect(told.at(-1)).toMatchObject({ written: 8192n, flushed: 4096n, applied: 4096n });
+});
+
+test("V4: where there is WAL to send, no position is told before it comes; else at once", () => {
+  const nowhere = { written: -START, flushed: -START, applied: -START };
+  const there = { written: 0n, flushed: 0n, applied: 0n };
+  const { told, send } = begin({ flushLsn: "0/5000001" });
+  expect(told).toMatchObject([nowhere]);
+  vi.advanceTimersByTime(10_000);
+  send(keepalive(true));
+  expect(told).toMatchObject([nowhere, nowhere, nowhere]);
+  send(wal(START, 100));
+  expect(told).toMatchObject([nowhere, nowhere, nowhere, there]);
+  expect(begin({ flushLsn: "0/5000000" }).told).toMatchObject([there]);
 });
 
 test("V2: a status at each move of the flushed position, when asked for, and on time while the socket waits", () => {
@@ -182,7 +195,7 @@ test("V3: a silent source ends the stream, but not while we are the ones who do 
 });
 
 test("V3: a source that owes an answer, to the command or at the end of a timeline, ends the stream by its silence", async () => {
-  const unanswered = begin(false);
+  const unanswered = begin({ isAnswered: false });
   vi.advanceTimersByTime(62_000);
   expect(ends(unanswered.events)).toEqual(["KLIO-SOURCE-DOWN"]);
   const switching = begin();
