@@ -25,6 +25,7 @@ import type { WalStreamInput } from "../machines/wal-stream-events.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 import { traceparentIn } from "../telemetry/traceparent.ts";
 import { MAX_FRAME_RAW_BYTES } from "../wire/wal-file-frame.ts";
+import { reportSource } from "./report-source.ts";
 import { type SlotStatus, watchSlot } from "./slot-watch.ts";
 import { conditionOf, conditionReadings, reasonOf } from "./stream-conditions.ts";
 import { logStream } from "./wal-stream-log.ts";
@@ -41,6 +42,7 @@ export type StreamTiming = Pick<WalStreamInput, "backoff" | "blockedRecheckMs" |
   Pick<StreamWalOptions, "stallLimitMs" | "silenceLimitMs" | "highBytes" | "lowBytes"> & {
     slotPollMs: number;
     connectLimitMs: number;
+    reportEveryMs: number;
   };
 
 /** What a stream says of itself. LSNs as text; empty while unknown. */
@@ -78,6 +80,7 @@ const timing: StreamTiming = {
   silenceLimitMs: 120_000,
   slotPollMs: 10_000,
   connectLimitMs: 10_000,
+  reportEveryMs: 5_000,
 };
 const APPLICATION_NAME = "klio";
 
@@ -190,7 +193,9 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
   ];
   forget.push(
     reportSource({
-      client: () => (actor.getSnapshot().matches({ attached: "streaming" }) ? hold.server : undefined),
+      server: () => (actor.getSnapshot().matches({ attached: "streaming" }) ? hold.server : undefined),
+      silent: (failure) => actor.send({ type: "stream.ended", failure }),
+      everyMs: times.reportEveryMs,
       report: () => ({
         endLsn: exposure.sourceEnd,
         flushedLsn: pipe?.positions.flushed ?? 0n,
@@ -235,29 +240,6 @@ export async function startWalStream(options: WalStreamOptions): Promise<Running
       return stopping;
     },
   };
-}
-
-const REPORT_EVERY_MS = 5_000;
-
-/** Tells the server now and then where the source's WAL ends. Returns what stops it. */
-function reportSource(options: {
-  client: () => WalClient | undefined;
-  report: () => Parameters<WalClient["reportSource"]>[0];
-  log: Log;
-}): () => void {
-  const { client, report, log } = options;
-  let isAsking = false;
-  const tell = async () => {
-    const server = client();
-    if (server === undefined || isAsking) return;
-    isAsking = true;
-    const told = await server.reportSource(report(), { timeoutMs: REPORT_EVERY_MS });
-    isAsking = false;
-    if (told.kind === "fatal") clearInterval(timer); // an older server
-    if (told.kind !== "ok") log.debug("stream.report", `the server does not know the end of WAL: ${told.reason}`);
-  };
-  const timer = setInterval(() => void tell(), REPORT_EVERY_MS);
-  return () => clearInterval(timer);
 }
 
 /** Tells the exposure when the source is heard again, and when no more. */

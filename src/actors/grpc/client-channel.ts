@@ -51,9 +51,6 @@ export async function openChannel(
       "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
       "grpc-node.flow_control_window": RECEIVE_WINDOW_BYTES,
       ...RECONNECT,
-      // Who calls decides what is tried again: a call that grpc-js repeats by itself on the next connection may lack the blocks
-      // that the first one has had, and would wait for its server as the server for it.
-      "grpc.enable_retries": 0,
       // grpc-js would send an address as a TLS server name, which is not allowed and warned about.
       ...(isIP(host) > 0 && { "grpc.ssl_target_name_override": "klio-server" }),
       interceptors,

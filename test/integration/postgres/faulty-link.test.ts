@@ -6,6 +6,7 @@ import { startLoad } from "../../../src/demo/load.ts";
 import { type LocalPostgres, startPostgres } from "../../../src/demo/local-postgres.ts";
 import { parseLsn } from "../../../src/domain/lsn.ts";
 import { segmentStart } from "../../../src/domain/wal-segment.ts";
+import type { StreamTiming } from "../../../src/roles/wal-stream.ts";
 import { eventually } from "../../support/eventually.ts";
 import { type FaultyLink, startFaultyLink } from "../../support/faulty-link.ts";
 import {
@@ -71,10 +72,10 @@ async function storedUpTo(): Promise<bigint> {
 }
 
 /** Commits through both links; after `fault` they go on by themselves. */
-async function through(fault: (scene: Scene) => Promise<void>): Promise<void> {
+async function through(fault: (scene: Scene) => Promise<void>, times: Partial<StreamTiming> = timing): Promise<void> {
   await using source = await startFaultyLink({ host: "127.0.0.1", port: postgres.port });
   await using target = await startFaultyLink({ host: "127.0.0.1", port: server.server.port });
-  await using stream = await startStream(configThrough({ source, target }), { timing });
+  await using stream = await startStream(configThrough({ source, target }), { timing: times });
   await eventually(() => stream.status().state === "flowing", { what: "a stream" });
   await using stack = new AsyncDisposableStack();
   const load = await startLoad({ dsn: postgres.dsn, sessions: 3, pauseMs: 1, firstId: Date.now() * 10 });
@@ -149,6 +150,19 @@ describe.each(["source", "target"] as const)("the link to the %s", (which) => {
     }),
   );
 });
+
+test("V3: the link to the server dies without a word: that it answers no report is noticed before it confirms nothing", () =>
+  through(
+    async ({ target, more, stream }) => {
+      target.halfOpen();
+      const before = target.accepted();
+      await eventually(() => target.accepted() > before, { timeoutMs: 10_000, what: "a new connection" });
+      target.heal();
+      await more();
+      expect(stream.log.lines.map(({ message }) => message).join("\n")).toContain("does not answer any more");
+    },
+    { ...timing, stallLimitMs: 60_000, reportEveryMs: 200 },
+  ));
 
 test.each(["IDENTIFY_SYSTEM", "START_REPLICATION"])("V3: the link to the source dies with the command %s", (command) =>
   through(async ({ source, more }) => {
