@@ -9,6 +9,7 @@ import {
 } from "node:http";
 import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
 import { Readable } from "node:stream";
+import { buildQueryString } from "@smithy/core/protocols";
 
 /** Without an answer after this long the request is given up. A part of 8 MiB needs 140 KiB/s. */
 const REQUEST_LIMIT_MS = 60_000;
@@ -31,18 +32,6 @@ type Answered = { statusCode: number; reason: string; headers: Record<string, st
 
 const named = (name: string, message: string) => Object.assign(new Error(message), { name });
 
-const escapeText = (text: string) =>
-  encodeURIComponent(text).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
-
-function queryOf(query: Sent["query"]): string {
-  const pairs = Object.entries(query ?? {}).flatMap(([key, value]) =>
-    (Array.isArray(value) ? value : [value]).map((one) =>
-      one === null ? escapeText(key) : `${escapeText(key)}=${escapeText(one)}`,
-    ),
-  );
-  return pairs.length === 0 ? "" : `?${pairs.toSorted().join("&")}`;
-}
-
 const flat = (headers: IncomingHttpHeaders): Record<string, string> =>
   Object.fromEntries(
     Object.entries(headers).flatMap(([name, value]) =>
@@ -58,6 +47,7 @@ export function s3HttpHandler(ca: string | undefined) {
 
   function send(sent: Sent, signal: AbortSignal | undefined): Promise<{ response: Answered }> {
     const { port, method, path, headers, body } = sent;
+    const query = buildQueryString(sent.query ?? {});
     const host = sent.hostname.replace(/^\[|\]$/g, "");
     const isSecure = sent.protocol === "https:";
     const isWaiting = Object.entries(headers).some(([name, value]) => /^expect$/i.test(name) && /^100-/.test(value));
@@ -66,7 +56,7 @@ export function s3HttpHandler(ca: string | undefined) {
         host,
         method,
         headers,
-        path: `${path}${queryOf(sent.query)}`,
+        path: query === "" ? path : `${path}?${query}`,
         ...(port !== undefined && { port }),
       };
       const out = isSecure ? httpsRequest({ ...options, agent: https }) : httpRequest({ ...options, agent: http });
