@@ -1,5 +1,5 @@
 // P8 at each state of the statecharts on the WAL path: the process that enters it is killed (-9) there and then.
-// One state in three, and the first of each kind of way, unless KLIO_KILL_STATE names more: `all`, or how those begin that
+// One state in five, and the first of each kind of way, unless KLIO_KILL_STATE names more: `all`, or how those begin that
 // are wanted (walStream/).
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -39,7 +39,7 @@ const all = Object.entries(killStates).flatMap(([machine, states]) =>
 );
 const rows = all.filter(
   ({ needs }, index) =>
-    wanted !== undefined || index % 3 === 0 || all.findIndex((other) => other.needs === needs) === index,
+    wanted !== undefined || index % 5 === 0 || all.findIndex((other) => other.needs === needs) === index,
 );
 
 async function killAtEach(sweep: Sweep, needs: (typeof rows)[number]["needs"], before?: () => Promise<void>) {

@@ -18,7 +18,10 @@ import { type Random, random } from "./random.ts";
 import { temporaryDirectory } from "./temporary-directory.ts";
 import { testLog } from "./test-log.ts";
 
-type Victim = "server" | "sidecar" | "postgres" | "nats-server";
+type Victim = "server" | "sidecar" | "postgres" | Child;
+/** Of the server; of two Kopia servers either one. */
+type Child = "nats-server" | "kopia";
+const CHILDREN: readonly Child[] = ["nats-server", "kopia"];
 export type Managed = "server" | "sidecar";
 
 const POINTS: Readonly<Record<Managed, readonly string[]>> = {
@@ -56,7 +59,7 @@ function planOf(seed: number): Plan {
     const victim = chance.pick(["server", "sidecar"] as const);
     return { victim, point: chance.pick(POINTS[victim]), afterMs };
   }
-  const victim = chance.pick(["server", "sidecar", "sidecar", "server", "postgres", "nats-server"] as const);
+  const victim = chance.pick(["server", "sidecar", "sidecar", "server", "postgres", ...CHILDREN] as const);
   if (kind < 7) return { victim, afterMs };
   const second = chance.pick((["server", "sidecar", "postgres"] as const).filter((other) => other !== victim));
   return { victim, afterMs, second };
@@ -144,7 +147,8 @@ export class Sweep {
     } catch (cause) {
       throw new Error(`${String(cause)}\n${this.#lastWords()}`, { cause });
     }
-    await eventually(() => this.pid("nats-server") !== undefined, { timeoutMs: 60_000, what: "a nats-server" });
+    for (const child of CHILDREN)
+      await eventually(() => this.pid(child) !== undefined, { timeoutMs: 60_000, what: `a ${child}` });
     await this.#compare();
   }
 
@@ -331,7 +335,10 @@ export async function openSweep(options: {
   };
 }
 
-/** Runs the seeds one after the other, then loses the primary and restores. `tell`: after each seed. */
+/**
+ * Runs the seeds one after the other, takes a backup, so that what was killed works again, then loses the primary and restores.
+ * `tell`: after each seed.
+ */
 export async function sweepKills(options: {
   seeds: readonly number[];
   /** No new seed after this time. */
@@ -349,5 +356,6 @@ export async function sweepKills(options: {
       `seed ${seed}: ${told(planOf(seed))}; ${sweep.load.ledger.count} commits, ${sweep.segments} segments equal`,
     );
   }
+  await eventually(() => backup().then(() => true), { timeoutMs: 60_000, what: "a backup after the kills" });
   return await finish(); // before the stage goes
 }
