@@ -50,6 +50,8 @@ const MAX_STREAMS = 100;
 /** A peer that is gone must free its files: pinged after this silence, dropped without an answer. */
 const KEEPALIVE_MS = 10_000;
 const KEEPALIVE_TIMEOUT_MS = 10_000;
+/** A connection that is cut ends at once, or never: over TLS, node:http2 may not see the end of one that was reset while it wrote. */
+const CUT_MS = 1_000;
 
 /**
  * grpc-js has no public option for a server's receive window (64 KiB by default, which costs half the throughput on
@@ -145,12 +147,16 @@ export async function serveGrpc(options: GrpcServerOptions): Promise<GrpcServer>
     close(graceMs) {
       closing ??= new Promise((resolve) => {
         setServing(false);
-        const killer = setTimeout(() => server.forceShutdown(), graceMs);
-        server.tryShutdown(() => {
-          clearTimeout(killer);
+        const done = () => {
+          clearTimeout(timer);
           server.forceShutdown(); // connections without calls
           resolve();
-        });
+        };
+        let timer = setTimeout(() => {
+          server.forceShutdown();
+          timer = setTimeout(done, CUT_MS);
+        }, graceMs);
+        server.tryShutdown(done);
       });
       return closing;
     },
