@@ -58,21 +58,20 @@ export async function probeSnapshotRepository(options: RepositoryOptions): Promi
   const { storage } = options;
   // The program writes into whatever directory it is pointed at, so it is asked only about repositories.
   if (storage.kind === "directory" && (await inspectDirectory(storage.path)).kind !== "repository") return ok("absent");
+  const configFile = join(options.stateDirectory, "probe.config");
   try {
-    const connected = await connectCold(makeKopia(options), options);
+    const connected = await connectDirect(makeKopia(options), storage, options.passPhrase, {
+      configFile,
+      cache: "none",
+      readOnly: true,
+    });
     if (connected === "connected") return ok("present");
     return connected === "absent" ? ok("absent") : connected;
   } catch (error) {
     return failureOf(error);
+  } finally {
+    await rm(configFile, { force: true });
   }
-}
-
-const coldConfig = (stateDirectory: string) => join(stateDirectory, "cold.config");
-
-/** The connection that reads what is stored and changes nothing. */
-function connectCold(kopia: Kopia, { storage, passPhrase, stateDirectory }: RepositoryOptions) {
-  const configFile = coldConfig(stateDirectory);
-  return connectDirect(kopia, storage, passPhrase, { configFile, cache: "none", readOnly: true });
 }
 
 /**
@@ -92,7 +91,7 @@ export async function openSnapshotRepository(
       const failed = await createMissing(options, kopia);
       if (failed !== undefined) return failed;
     }
-    return await openExisting(options, kopia, probed.value === "present");
+    return await openExisting(options, kopia);
   } catch (error) {
     return failureOf(error);
   }
@@ -125,31 +124,28 @@ async function createMissing(options: RepositoryOptions, kopia: Kopia): Promise<
   return failed;
 }
 
-/** `isCold`: a probe has made the cold connection. */
-async function openExisting(
-  options: RepositoryOptions,
-  kopia: Kopia,
-  isCold: boolean,
-): Promise<Outcome<KopiaRepository>> {
+async function openExisting(options: RepositoryOptions, kopia: Kopia): Promise<Outcome<KopiaRepository>> {
   const { storage, passPhrase, stateDirectory, readOnly, tier } = options;
   await removeBorrowed(stateDirectory);
   await mkdir(options.cacheDirectory, { recursive: true, mode: 0o700 });
   const sizes: CacheSizes = { ...CACHES[tier], directory: options.cacheDirectory };
   const configs = {
     direct: join(stateDirectory, "direct.config"),
-    cold: coldConfig(stateDirectory),
+    cold: join(stateDirectory, "cold.config"),
     served: join(stateDirectory, "served.config"),
   };
   // On tier 1 the server has no caches either, so that a client's verification through it reads the disk.
-  const caches = { direct: sizes, served: tier === "tier1" ? ("none" as const) : sizes };
-  const connections = [
-    ...(isCold ? [] : [() => connectCold(kopia, options)]),
-    ...(["direct", "served"] as const).map((name) => () => {
-      return connectDirect(kopia, storage, passPhrase, { configFile: configs[name], cache: caches[name], readOnly });
-    }),
-  ];
-  for (const connect of connections) {
-    const connected = await connect();
+  const caches: Record<keyof typeof configs, CacheSizes> = {
+    direct: sizes,
+    cold: "none",
+    served: tier === "tier1" ? "none" : sizes,
+  };
+  for (const name of ["direct", "cold", "served"] as const) {
+    const connected = await connectDirect(kopia, storage, passPhrase, {
+      configFile: configs[name],
+      cache: caches[name],
+      readOnly: readOnly || name === "cold",
+    });
     if (connected === "absent")
       return failure("KLIO-REPOSITORY", `the base repository in ${storageText(storage)} is gone`);
     if (connected !== "connected") return connected;
