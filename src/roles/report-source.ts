@@ -23,35 +23,25 @@ const MISSES = 2;
 /** Returns what stops it. */
 export function reportSource({ server, report, silent, everyMs, log }: SourceReports): () => void {
   let isAsking = false;
-  let isStopped = false;
-  /** Undefined: an older server, which knows no reports. */
-  const askOnce = async (asked: Server): Promise<"answered" | "missed" | undefined> => {
+  const isMissed = async (asked: Server): Promise<boolean> => {
     const [told, sinceMs] = [report(), performance.now()];
     const answer = await asked.reportSource(told, { timeoutMs: everyMs });
-    if (answer.kind === "fatal") return undefined;
-    if (answer.kind === "ok") return "answered";
-    log.debug("stream.report", `the server does not know the end of WAL: ${answer.reason}`);
+    if (answer.kind === "fatal") clearInterval(timer); // an older server
+    if (answer.kind !== "ok") log.debug("stream.report", `the server does not know the end of WAL: ${answer.reason}`);
     const isLate = performance.now() - sinceMs >= 0.9 * everyMs;
-    return isLate && report().flushedLsn === told.flushedLsn ? "missed" : "answered";
+    return answer.kind === "retryable" && isLate && report().flushedLsn === told.flushedLsn;
   };
   const tell = async () => {
     const asked = server();
     if (asked === undefined || isAsking) return;
     isAsking = true;
-    for (let misses = 0; !isStopped && server() === asked; ) {
-      const answer = await askOnce(asked);
-      if (answer === undefined) clearInterval(timer);
-      if (answer !== "missed") break;
-      misses += 1;
-      if (misses < MISSES || isStopped || server() !== asked) continue;
-      silent(failure("KLIO-SERVER-DOWN", `${asked.address} does not answer any more`));
-      break;
-    }
+    for (let misses = 1; (await isMissed(asked)) && server() === asked; misses++)
+      if (misses === MISSES) {
+        silent(failure("KLIO-SERVER-DOWN", `${asked.address} does not answer any more`));
+        break;
+      }
     isAsking = false;
   };
   const timer = setInterval(() => void tell(), everyMs);
-  return () => {
-    isStopped = true;
-    clearInterval(timer);
-  };
+  return () => clearInterval(timer);
 }
