@@ -29,9 +29,10 @@ export function random(seed: number): Random {
   };
 }
 
-/** Seeds of a run: `name`_SEED names one, `name`_SEEDS says how many; without them `count`, from 1 on. */
-export function seeds(name: string, count: number, env: NodeJS.ProcessEnv = process.env): number[] {
-  const one = env[`${name}_SEED`];
+/** Seeds of a run: `name`_SEED names one, `name`_SEEDS says how many, from 1 on; without them the usual ones, or so many. */
+export function seeds(name: string, usual: number | readonly number[], env: NodeJS.ProcessEnv = process.env): number[] {
+  const [one, count] = [env[`${name}_SEED`], env[`${name}_SEEDS`]];
   if (one !== undefined) return [Number(one)];
-  return Array.from({ length: Number(env[`${name}_SEEDS`] ?? count) }, (_, index) => index + 1);
+  if (count === undefined && typeof usual !== "number") return [...usual];
+  return Array.from({ length: Number(count ?? usual) }, (_, index) => index + 1);
 }

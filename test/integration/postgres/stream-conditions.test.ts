@@ -73,24 +73,27 @@ async function keepWal(postgres: LocalPostgres): Promise<void> {
   await postgres.query("select pg_create_physical_replication_slot('keep', true)");
 }
 
+async function slotPosition(postgres: LocalPostgres): Promise<string> {
+  const [slot] = await postgres.query(
+    "select restart_lsn::text as at from pg_replication_slots where slot_name = 'klio'",
+  );
+  return String(slot?.at);
+}
+
 /** A client of the slot tells `position` as flushed: the slot points there then. */
-async function tellPosition(postgres: LocalPostgres, slot: string, position: string): Promise<void> {
-  const look = async () => {
-    const rows = await postgres.query(
-      "select restart_lsn::text as at from pg_replication_slots where slot_name = 'klio'",
-    );
-    return String(rows[0]?.at);
-  };
+async function tellPosition(postgres: LocalPostgres, position: string): Promise<void> {
   const signal = AbortSignal.timeout(20_000);
-  const session = await openSession(postgres.replicationDsn, { applicationName: "other", slot, signal });
+  const session = await openSession(postgres.replicationDsn, { applicationName: "other", slot: "klio", signal });
   if (session.kind !== "ok") throw new Error(session.reason);
   const started = Promise.withResolvers<void>();
   const raw = session.value.take(() => started.resolve());
-  raw.command(startReplication(slot, await look(), 1));
+  raw.command(startReplication("klio", await slotPosition(postgres), 1));
   await started.promise;
   const told = { written: parseLsn(position), flushed: parseLsn(position), applied: parseLsn(position) };
   raw.copyData(encodeStatus({ ...told, nowMs: Date.now(), replyRequested: false }));
-  await eventually(async () => (await look()) === position, { what: "the slot where a client told it to be" });
+  await eventually(async () => (await slotPosition(postgres)) === position, {
+    what: "the slot where a client told it to be",
+  });
   await session.value.close();
 }
 
@@ -233,14 +236,12 @@ test("WalGap: a slot that points to WAL that is gone, though PostgreSQL keeps it
   await using postgres = await startSource(join(directory.path, "pg"));
   const config = streamConfig(postgres, server, { gapPolicy: "record" });
   await followed(config, postgres);
-  const [old] = await postgres.query(
-    "select restart_lsn::text as at from pg_replication_slots where slot_name = 'klio'",
-  );
+  const old = await slotPosition(postgres);
   await postgres.query("select pg_drop_replication_slot('klio')");
   await writeSegments(postgres, 8);
   // As a client leaves it that tells a position before WAL has come.
   await postgres.query("select pg_create_physical_replication_slot('klio', true)");
-  await tellPosition(postgres, "klio", String(old?.at));
+  await tellPosition(postgres, old);
   await keepWal(postgres);
   await using stream = await watched(config);
   await eventually(async () => (await server.store.metadata("alpha"))?.gaps.length === 1, { what: "a recorded gap" });
