@@ -3,7 +3,7 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { randomInt } from "node:crypto";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { errorText, KlioError } from "../errors.ts";
@@ -104,8 +104,7 @@ export async function preparePostgres(options: PostgresOptions): Promise<LocalPo
     linkTree(native, copy);
     native = copy;
   }
-  const port = options.port ?? (await freePort());
-  const dataDirectory = join(options.directory, "data");
+  const dataDirectory = resolve(options.directory, "data");
   const binDirectory = join(native, "bin");
   await giveTo(options.directory, runAs);
   if (options.existing !== true) {
@@ -140,6 +139,8 @@ export async function preparePostgres(options: PostgresOptions): Promise<LocalPo
       );
     }
   }
+  // Only now: until it listens, another process may take the port that is free.
+  const port = options.port ?? (await freePort());
   return new Postgres(options, { dataDirectory, binDirectory, port, runAs });
 }
 
@@ -206,8 +207,10 @@ class Postgres implements LocalPostgres {
     while (Date.now() < deadline) {
       if (this.pid === undefined) break;
       try {
-        await this.query("select 1");
-        return;
+        const [answer] = await this.query("show data_directory");
+        // Who answers may have been there before, with ours about to give up the port.
+        if (answer?.data_directory === this.dataDirectory) return;
+        last = `port ${this.port} belongs to the server of ${String(answer?.data_directory)}`;
       } catch (error) {
         last = errorText(error);
       }

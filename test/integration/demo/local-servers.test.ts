@@ -37,6 +37,14 @@ test("a PostgreSQL that cannot start tells what its log says", async () => {
   ).rejects.toThrow(/max_connections/);
 });
 
+test("a PostgreSQL whose port another one has is not taken for the other", async () => {
+  await using dir = await temporaryDirectory();
+  await using first = await startPostgres({ directory: join(dir.path, "a"), version: 18 });
+  await expect(startPostgres({ directory: join(dir.path, "b"), version: 18, port: first.port })).rejects.toThrow(
+    /could not bind/,
+  );
+});
+
 test("the S3 server keeps objects over a restart", async () => {
   await using dir = await temporaryDirectory();
   await using s3 = await startS3({
