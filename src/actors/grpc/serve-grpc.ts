@@ -41,9 +41,11 @@ export type GrpcServer = {
   close(graceMs: number): Promise<void>;
 };
 
-/** What a client may have on its way to us, per stream and per connection: bounds memory, and throughput over distance. */
+/** What a client may have on its way to us: bounds memory, and throughput over distance. */
 const STREAM_WINDOW_BYTES = 8 << 20;
-const CONNECTION_WINDOW_BYTES = 16 << 20;
+/** The same for all clients together, shared out between their connections as they come and go. */
+const ALL_WINDOWS_BYTES = 32 << 20;
+const CONNECTION_WINDOW = { least: 1 << 20, most: 16 << 20 };
 
 /** Streams of one client at a time: its segments, its restores, and nothing that could exhaust us. */
 const MAX_STREAMS = 100;
@@ -70,8 +72,22 @@ function widenStreamWindow(server: Server): boolean {
 function widenConnectionWindow(server: Server): boolean {
   const servers: unknown = Reflect.get(server, "http2Servers");
   if (!(servers instanceof Map) || servers.size === 0) return false;
+  const sessions = new Set<ServerHttp2Session>();
+  // A client hears of a larger share with the next frame that goes to it.
+  const share = () => {
+    const { least, most } = CONNECTION_WINDOW;
+    const bytes = Math.max(least, Math.min(most, Math.floor(ALL_WINDOWS_BYTES / sessions.size)));
+    for (const session of sessions) if (!session.destroyed) session.setLocalWindowSize(bytes);
+  };
   for (const http2 of servers.keys() as Iterable<Http2Server>)
-    http2.on("session", (session: ServerHttp2Session) => session.setLocalWindowSize(CONNECTION_WINDOW_BYTES));
+    http2.on("session", (session: ServerHttp2Session) => {
+      sessions.add(session);
+      session.once("close", () => {
+        sessions.delete(session);
+        share();
+      });
+      share();
+    });
   return true;
 }
 
