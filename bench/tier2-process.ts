@@ -151,7 +151,12 @@ export async function storeSegment(store: WalStore, name: string, raw: Buffer): 
 const BLOCK_BYTES = 256 << 10;
 
 /** Fills tier 1 with `count` segments; returns the key that opens them, in hex. */
-export async function fillTier1(directory: string, count: number, segmentBytes: number, fill?: number) {
+export async function fillTier1(
+  directory: string,
+  count: number,
+  segmentBytes: number,
+  make: (name: string, segmentBytes: number) => Buffer = walSegment,
+) {
   const key = randomBytes(32);
   const store = await WalStore.open({
     directory,
@@ -161,7 +166,7 @@ export async function fillTier1(directory: string, count: number, segmentBytes: 
   });
   for (let n = 1; n <= count; n++) {
     const name = nameOf(n, segmentBytes);
-    await storeSegment(store, name, walSegment(name, segmentBytes, fill === undefined ? {} : { fill }));
+    await storeSegment(store, name, make(name, segmentBytes));
   }
   return {
     store,

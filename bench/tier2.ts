@@ -18,10 +18,11 @@ import { masterKeyOf } from "../src/wire/wal-file-header.ts";
 import { sampleMetadata, sampleTree, storeSample } from "../test/support/sample-backup.ts";
 import { slowLink } from "../test/support/slow-link.ts";
 import { startSnapshotServer } from "../test/support/snapshot-server.ts";
+import { walSegment } from "../test/support/wal-bytes.ts";
 import type { Figure } from "./run.ts";
 import { quantile } from "./statistics.ts";
 import { fillTier1, type Measured, type Order, type Setting } from "./tier2-process.ts";
-import { cpuSeconds } from "./workload.ts";
+import { cpuSeconds, segmentLikeWal } from "./workload.ts";
 
 const SEGMENTS = 64;
 const SEGMENT_BYTES = 16 << 20;
@@ -29,6 +30,8 @@ const CURL_AT_ONCE = 8;
 const DELAY_MS = 50;
 const FOLLOWED = 60;
 const BACKLOG = Number(process.env.KLIO_BENCH_BACKLOG ?? 1_000);
+/** Of each page of 8 KiB, where the segments are to compress as WAL does. */
+const RANDOM_BYTES = 2048;
 const MIB = 1 << 20;
 const GIB = 1 << 30;
 
@@ -193,14 +196,37 @@ export async function benchTier2(): Promise<Figure[]> {
       });
     }
   }
+  figures.push(await cpuOfWal(directory, settingOf, s3));
   figures.push(...(await backlog(directory, settingOf, s3)), ...(await relay(directory, s3)));
   return figures;
+}
+
+/** CPU for segments that are stored compressed; those above are not, because nothing makes them smaller. */
+async function cpuOfWal(directory: string, settingOf: (port: number, more: Partial<Setting>) => Setting, s3: LocalS3) {
+  const walDirectory = join(directory, "compressed");
+  const { store, masterKey } = await fillTier1(walDirectory, SEGMENTS, SEGMENT_BYTES, (name, bytes) =>
+    segmentLikeWal(name, bytes, RANDOM_BYTES),
+  );
+  await store.close();
+  await using link = await slowLink({ port: s3.port }, DELAY_MS);
+  const order = { kind: "drain", segments: SEGMENTS } as const;
+  const settings = [1, 2].map(() => settingOf(link.port, { walDirectory, masterKey }));
+  const measured = await measure(...settings.map((setting) => ({ setting, order })));
+  rmSync(walDirectory, { recursive: true, force: true });
+  return {
+    name: `CPU of the process, second GiB, of WAL that compresses to a quarter, at ${DELAY_MS} ms`,
+    value: (measured.at(-1)!.cpuSeconds * GIB) / (SEGMENTS * SEGMENT_BYTES),
+    unit: "s/GiB",
+    bound: 1.2,
+  };
 }
 
 /** A long backlog of small, compressible segments: the pace and the memory of its course. */
 async function backlog(directory: string, settingOf: (port: number, more: Partial<Setting>) => Setting, s3: LocalS3) {
   const walDirectory = join(directory, "backlog");
-  const { store, masterKey } = await fillTier1(walDirectory, BACKLOG, MIB, 7);
+  const { store, masterKey } = await fillTier1(walDirectory, BACKLOG, MIB, (name, bytes) =>
+    walSegment(name, bytes, { fill: 7 }),
+  );
   await store.close();
   await using link = await slowLink({ port: s3.port }, DELAY_MS);
   const setting = settingOf(link.port, { walDirectory, masterKey, segmentBytes: MIB });
