@@ -17,7 +17,7 @@ import {
 } from "xstate";
 import { BoundActor, type BoundPlan, type MachineEvent } from "./bound-actor.ts";
 import type { Instruments } from "./instruments.ts";
-import { type MachinePlan, nodesOf, planOf } from "./machine-plan.ts";
+import { isMarked, type MachinePlan, nodesOf, planOf } from "./machine-plan.ts";
 import type { SpanTools } from "./open-state.ts";
 import type { TracerName } from "./state-telemetry.ts";
 
@@ -131,8 +131,7 @@ export class StatechartBinder {
       processed = event;
       const bound = this.#boundOf(scope.self);
       try {
-        // Else a parent's actions would run in the context of the child that just settled.
-        const next = within(bound?.contextOf(), () => transition(snapshot, event, scope));
+        const next = transition(snapshot, event, scope);
         if (bound !== undefined) this.#safely(() => settle(bound, next));
         return next;
       } catch (error) {
@@ -147,7 +146,7 @@ export class StatechartBinder {
 
   #mark(node: AnyStateNode, plan: MachinePlan): void {
     const state = plan.states.get(node.id);
-    if (state === undefined || (!state.isLeaf && state.telemetry === undefined)) return;
+    if (state === undefined || !isMarked(state, plan)) return;
     const tell = (act: (bound: BoundActor, event: MachineEvent, data: Record<string, unknown>) => void) => {
       return ({ self, event, context: data }: ActionArgs) =>
         this.#safely(() => {
@@ -195,7 +194,7 @@ export class StatechartBinder {
   }
 
   #openEarly(actor: AnyActorRef, snapshot: AnyMachineSnapshot): void {
-    this.#boundOf(actor)?.openEarly(Object.keys(snapshot.getMeta()), snapshot.context);
+    this.#boundOf(actor)?.openEarly(snapshot._nodes, snapshot.context);
   }
 
   /** Entry actions of the initial states run outside of any transition. */
@@ -217,7 +216,7 @@ export class StatechartBinder {
 function settle(bound: BoundActor, snapshot: AnyMachineSnapshot): void {
   if (snapshot.status === "stopped") bound.close("stopped", undefined, snapshot.context);
   else if (snapshot.status === "error") bound.close("crashed", snapshot.error, snapshot.context);
-  else bound.settle(snapshot.context);
+  else bound.settle(snapshot.context, snapshot.status === "done" ? [] : snapshot._nodes);
 }
 
 /** Runs `act` in the context, which it often is in already. */

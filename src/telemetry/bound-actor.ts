@@ -34,8 +34,10 @@ export class BoundActor {
   readonly plan: BoundPlan;
   readonly #tools: SpanTools;
   readonly #base: Context;
-  readonly #open = new Map<string, OpenState>();
-  readonly #leaves = new Set<string>();
+  /** Outermost first. */
+  #open: OpenState[] = [];
+  /** The states that the actor is counted in. */
+  #active: readonly { id: string }[] = [];
   /** Left in the running macrostep; their spans end with it. */
   #leaving: { state: OpenState; microstep: number; failed: boolean }[] = [];
   #pending: Pending[] = [];
@@ -51,7 +53,7 @@ export class BoundActor {
 
   /** Names of the open spans, outermost first. */
   openSpans(): string[] {
-    return [...this.#open.values()].flatMap(({ telemetry: { span } }) => (span === undefined ? [] : [span]));
+    return this.#open.flatMap(({ telemetry: { span } }) => (span === undefined ? [] : [span]));
   }
 
   /** Where an actor runs that this one invoked (by its id), or its own actions (without). */
@@ -59,10 +61,10 @@ export class BoundActor {
     if (childId !== undefined)
       for (const around of this.plan.owners.get(childId) ?? [])
         for (const id of around) {
-          const open = this.#open.get(id);
+          const open = this.#openOf(id);
           if (open?.hasSpan) return open.context;
         }
-    for (const open of this.#open.values()) if (open.hasSpan) return open.context;
+    for (const open of this.#open) if (open.hasSpan) return open.context;
     return this.#base;
   }
 
@@ -72,10 +74,9 @@ export class BoundActor {
   }
 
   /** Opens the spans of the initial states before the actors that they invoke are started. */
-  openEarly(stateIds: readonly string[], data: Data): void {
-    const states = stateIds.flatMap((id) => this.plan.states.get(id) ?? []);
-    for (const state of states.sort((a, b) => a.order - b.order))
-      if (state.telemetry !== undefined) this.#openState(state, state.telemetry, data, true);
+  openEarly(active: readonly { id: string }[], data: Data): void {
+    for (const state of this.plan.annotated)
+      if (isIn(active, state.id)) this.#openState(state, state.telemetry, data, true);
   }
 
   enter(state: PlannedState, event: MachineEvent, data: Data): void {
@@ -85,10 +86,9 @@ export class BoundActor {
         if (microstep === this.#microstep) left.describe(data);
       }
     this.#hasEntered = true;
-    if (state.isLeaf) this.#countLeaf(state, 1);
     const { telemetry } = state;
     if (telemetry === undefined) return;
-    const early = this.#open.get(state.id);
+    const early = this.#openOf(state.id);
     const open = early?.early ? early : this.#openState(state, telemetry, data, false);
     open.early = false;
     open.entered();
@@ -109,18 +109,18 @@ export class BoundActor {
       this.#hasEntered = false;
       this.#microstep += 1;
     }
-    if (state.isLeaf) this.#countLeaf(state, -1);
-    const open = this.#open.get(state.id);
+    const open = this.#openOf(state.id);
     if (open === undefined) return;
-    this.#open.delete(state.id);
+    this.#open.splice(this.#open.indexOf(open), 1);
     open.describe(data);
     open.leave();
     const failed = this.#conclude(open, event);
     this.#leaving.push({ state: open, microstep: this.#microstep, failed });
   }
 
-  /** The macrostep is over: what it left ends, innermost first. */
-  settle(data: Data): void {
+  /** The macrostep is over: what it left ends, innermost first. `active` are the states that the actor is in now. */
+  settle(data: Data, active: readonly { id: string }[]): void {
+    this.#count(active);
     if (this.#pending.length > 0) {
       for (const { reasonKey, targets } of this.#pending) {
         const told = reasonOf(data[reasonKey]);
@@ -138,36 +138,36 @@ export class BoundActor {
 
   /** The actor is gone without having left its states: stopped from outside, or ended by an error. */
   close(verdict: "stopped" | "crashed", error: unknown, data: Data): void {
-    this.settle(data);
+    this.settle(data, []);
     const reason = error === undefined ? undefined : (reasonOf(error) ?? { message: String(error) });
-    const innermost = [...this.#open.values()].reverse();
+    const innermost = this.#open.toReversed();
     const origin = innermost.find(({ hasSpan }) => hasSpan);
     for (const open of innermost) {
       open.judge(verdict, reason, open === origin);
       open.end();
     }
-    this.#open.clear();
-    for (const id of this.#leaves) {
-      const state = this.plan.states.get(id);
-      if (state !== undefined) this.#countLeaf(state, -1);
-    }
+    this.#open = [];
   }
 
   #openState(state: PlannedState, telemetry: StateTelemetry, data: Data, early: boolean): OpenState {
     const enclosing = this.#enclosing(state)?.context ?? this.#base;
     const { id } = state;
     const open = new OpenState(this.#tools, { id, machine: this.plan.machine, telemetry }, data, enclosing, early);
-    this.#open.set(id, open);
+    this.#open.push(open);
     if (open.hasSpan && trace.getSpanContext(open.context) !== undefined) this.#first ??= open.context;
     return open;
   }
 
   #enclosing(state: PlannedState): OpenState | undefined {
     for (const id of state.ancestors) {
-      const open = this.#open.get(id);
+      const open = this.#openOf(id);
       if (open?.hasSpan) return open;
     }
     return undefined;
+  }
+
+  #openOf(stateId: string): OpenState | undefined {
+    return this.#open.find(({ id }) => id === stateId);
   }
 
   /** N2: what the answer of an invoked actor says by itself about the span that is left with it. */
@@ -218,9 +218,15 @@ export class BoundActor {
     if (reasonKey !== undefined && told === undefined) this.#pending.push({ reasonKey, targets });
   }
 
-  #countLeaf(state: PlannedState, by: 1 | -1): void {
-    if (by === 1) this.#leaves.add(state.id);
-    else if (!this.#leaves.delete(state.id)) return;
-    this.plan.counts.get(state.id)?.(by);
+  #count(active: readonly { id: string }[]): void {
+    const { counts } = this.plan;
+    const before = this.#active;
+    this.#active = active;
+    for (const { id } of before) if (!isIn(active, id)) counts.get(id)?.(-1);
+    for (const { id } of active) if (!isIn(before, id)) counts.get(id)?.(1);
   }
+}
+
+function isIn(active: readonly { id: string }[], stateId: string): boolean {
+  return active.some(({ id }) => id === stateId);
 }

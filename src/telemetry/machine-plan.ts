@@ -19,6 +19,10 @@ export type PlannedState = {
 export type MachinePlan = {
   machine: string;
   states: ReadonlyMap<string, PlannedState>;
+  /** Those that say something, in document order. */
+  annotated: readonly (PlannedState & { telemetry: StateTelemetry })[];
+  /** No span but the root's, which is left once, when all is over: which microstep left a span is no question then. */
+  isRootOnly: boolean;
   /** Invoke id -> for each state that invokes it: that state and those around it, innermost first. */
   owners: ReadonlyMap<string, readonly (readonly string[])[]>;
 };
@@ -47,7 +51,24 @@ export function planOf(machine: AnyStateMachine): MachinePlan {
     });
     for (const { id } of node.invoke) owners.set(id, [...(owners.get(id) ?? []), [node.id, ...ancestors]]);
   }
-  return { machine: machine.id, states, owners };
+  const annotated = [...states.values()]
+    .flatMap(({ telemetry, ...state }) => (telemetry === undefined ? [] : { ...state, telemetry }))
+    .sort((a, b) => a.order - b.order);
+  const isRootOnly =
+    !isRootReentered(machine) &&
+    annotated.every(({ telemetry, ancestors }) => telemetry.span === undefined || ancestors.length === 0);
+  return { machine: machine.id, states, annotated, owners, isRootOnly };
+}
+
+function isRootReentered({ root }: AnyStateMachine): boolean {
+  return [...nodesOf(root)]
+    .flatMap((node) => [...[...node.transitions.values()].flat(), ...(node.always ?? [])])
+    .some(({ reenter, source, target }) => reenter && (source === root || target?.includes(root)));
+}
+
+/** Whether the binder must hear of each entry and exit of the state: it says something itself, or a span may be left with it. */
+export function isMarked({ telemetry, isLeaf }: PlannedState, { isRootOnly }: MachinePlan): boolean {
+  return telemetry !== undefined || (isLeaf && !isRootOnly);
 }
 
 /** The state whose span is the nearest around what a state invokes as `actorId`: the state itself or one around it. */
