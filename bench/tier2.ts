@@ -13,6 +13,7 @@ import { promisify } from "node:util";
 import { crc32 } from "node:zlib";
 import { findTool } from "../src/config/tools.ts";
 import { type LocalS3, startS3 } from "../src/demo/local-s3.ts";
+import { openForWalking } from "../src/demo/run-as.ts";
 import { unwrap } from "../src/domain/outcome.ts";
 import { masterKeyOf } from "../src/wire/wal-file-header.ts";
 import { sampleMetadata, sampleTree, storeSample } from "../test/support/sample-backup.ts";
@@ -21,8 +22,9 @@ import { startSnapshotServer } from "../test/support/snapshot-server.ts";
 import { walSegment } from "../test/support/wal-bytes.ts";
 import type { Figure } from "./run.ts";
 import { quantile } from "./statistics.ts";
+import { bulkWal } from "./tier2-bulk-wal.ts";
 import { fillTier1, type Measured, type Order, type Setting } from "./tier2-process.ts";
-import { cpuSeconds, segmentLikeWal } from "./workload.ts";
+import { cpuSeconds } from "./workload.ts";
 
 const SEGMENTS = 64;
 const SEGMENT_BYTES = 16 << 20;
@@ -30,8 +32,6 @@ const CURL_AT_ONCE = 8;
 const DELAY_MS = 50;
 const FOLLOWED = 60;
 const BACKLOG = Number(process.env.KLIO_BENCH_BACKLOG ?? 1_000);
-/** Of each page of 8 KiB, where the segments are to compress as WAL does. */
-const RANDOM_BYTES = 2048;
 const MIB = 1 << 20;
 const GIB = 1 << 30;
 
@@ -95,6 +95,7 @@ function bareCpu(): number {
 
 export async function benchTier2(): Promise<Figure[]> {
   const directory = mkdtempSync(join(tmpdir(), "klio-bench-"));
+  openForWalking(directory); // for the user that PostgreSQL runs as
   await using stack = new AsyncDisposableStack();
   stack.defer(() => rmSync(directory, { recursive: true, force: true }));
   mkdirSync(join(directory, "s3"));
@@ -178,8 +179,8 @@ export async function benchTier2(): Promise<Figure[]> {
       },
       { name: `PUTs per segment, ${at}`, value: parallel.perSegment, unit: "requests", bound: 1 },
       { name: `other requests in all, ${at}`, value: parallel.others, unit: "requests" },
-      { name: `CPU of the process, first GiB, ${at}`, value: first.cpuSeconds / gib, unit: "s/GiB" },
-      { name: `CPU of the process, second GiB, ${at}`, value: last.cpuSeconds / gib, unit: "s/GiB", bound: 1.2 },
+      { name: `CPU of the process, first GiB, incompressible, ${at}`, value: first.cpuSeconds / gib, unit: "s/GiB" },
+      { name: `CPU of the process, second GiB, incompressible, ${at}`, value: last.cpuSeconds / gib, unit: "s/GiB" },
       { name: `CPU of AES-GCM and CRC-32 alone, then, ${at}`, value: bareCpu(), unit: "s/GiB" },
       { name: `memory above idle, ${at}`, value: (first.peakBytes - first.idleBytes) / MIB, unit: "MiB", bound: 64 },
     );
@@ -196,29 +197,40 @@ export async function benchTier2(): Promise<Figure[]> {
       });
     }
   }
-  figures.push(await cpuOfWal(directory, settingOf, s3));
+  figures.push(...(await cpuOfWal(directory, settingOf, s3)));
   figures.push(...(await backlog(directory, settingOf, s3)), ...(await relay(directory, s3)));
   return figures;
 }
 
-/** CPU for segments that are stored compressed; those above are not, because nothing makes them smaller. */
-async function cpuOfWal(directory: string, settingOf: (port: number, more: Partial<Setting>) => Setting, s3: LocalS3) {
-  const walDirectory = join(directory, "compressed");
-  const { store, masterKey } = await fillTier1(walDirectory, SEGMENTS, SEGMENT_BYTES, (name, bytes) =>
-    segmentLikeWal(name, bytes, RANDOM_BYTES),
-  );
+/** CPU for what bulk loads really write; the segments above cannot be made smaller, which no WAL is like. */
+async function cpuOfWal(
+  directory: string,
+  settingOf: (port: number, more: Partial<Setting>) => Setting,
+  s3: LocalS3,
+): Promise<Figure[]> {
+  const walDirectory = join(directory, "bulk");
+  const source = await bulkWal(join(directory, "postgresql"), SEGMENTS);
+  const { store, masterKey, names } = await fillTier1(walDirectory, SEGMENTS, SEGMENT_BYTES, source.read);
+  await source[Symbol.asyncDispose]();
+  const [name = ""] = names.slice(SEGMENTS / 2);
+  const stored = await store.exportTo("main", name, masterKeyOf(randomBytes(32)));
+  await stored?.close();
   await store.close();
   await using link = await slowLink({ port: s3.port }, DELAY_MS);
   const order = { kind: "drain", segments: SEGMENTS } as const;
   const settings = [1, 2].map(() => settingOf(link.port, { walDirectory, masterKey }));
   const measured = await measure(...settings.map((setting) => ({ setting, order })));
   rmSync(walDirectory, { recursive: true, force: true });
-  return {
-    name: `CPU of the process, second GiB, of WAL that compresses to a quarter, at ${DELAY_MS} ms`,
-    value: (measured.at(-1)!.cpuSeconds * GIB) / (SEGMENTS * SEGMENT_BYTES),
-    unit: "s/GiB",
-    bound: 1.2,
-  };
+  const of = `of WAL of a bulk load, at ${DELAY_MS} ms`;
+  return [
+    {
+      name: `CPU of the process, second GiB ${of}`,
+      value: (measured.at(-1)!.cpuSeconds * GIB) / (SEGMENTS * SEGMENT_BYTES),
+      unit: "s/GiB",
+      bound: 1.2,
+    },
+    { name: "what tier 1 stores of it", value: ((stored?.bytes ?? Number.NaN) / SEGMENT_BYTES) * 100, unit: "%" },
+  ];
 }
 
 /** A long backlog of small, compressible segments: the pace and the memory of its course. */
