@@ -1,7 +1,7 @@
 // Where the external programs are: named by environment, on PATH at an accepted version, or in the per-user cache that
 // scripts/setup.mjs fills.
 import { execFileSync } from "node:child_process";
-import { accessSync, constants, readFileSync } from "node:fs";
+import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
 import { KlioError } from "../errors.ts";
@@ -18,7 +18,7 @@ const pins = JSON.parse(readFileSync(new URL("../../tools/tools.json", import.me
 function isExecutable(path: string): boolean {
   try {
     accessSync(path, constants.X_OK);
-    return true;
+    return statSync(path).isFile(); // a directory may be entered
   } catch {
     return false;
   }

@@ -48,4 +48,7 @@ test("KLIO-TOOL-MISSING: nothing there, a version that is not accepted, a name t
     code: "KLIO-TOOL-MISSING",
     message: `KLIO_NATS_SERVER=${text} is not an executable file`,
   });
+  expect(missing({ KLIO_NATS_SERVER: dir.path })).toMatchObject({
+    message: `KLIO_NATS_SERVER=${dir.path} is not an executable file`,
+  });
 });
