@@ -1,6 +1,6 @@
 // What may go from one cluster's archive on one tier: whole backups by policy, orphaned snapshots, and the WAL that no
 // remaining backup needs.
-//   T1. WAL is pruned only after the expiry has succeeded, by the backups that remain then.
+//   T1. WAL is pruned only after the expiry, if there is one, has succeeded, by the backups that remain then.
 //   T2. A dry run expires nothing and removes nothing; it names what would go.
 //   T3. A failing step ends the run; its outcome is the run's.
 //   T4. A stop between two steps leaves the archive whole: nothing further is removed.
@@ -89,7 +89,8 @@ export const retention = setup({
   },
   guards: {
     isOk: (_, outcome: Outcome<unknown>) => outcome.kind === "ok",
-    isDryRun: ({ context }, outcome: Outcome<unknown>) => outcome.kind === "ok" && context.dryRun,
+    expiresNothing: ({ context }, outcome: Outcome<ExpiryPlan>) =>
+      outcome.kind === "ok" && (context.dryRun || outcome.value.expired.length + outcome.value.orphans === 0),
   },
 }).createMachine({
   id: "retention",
@@ -111,7 +112,7 @@ export const retention = setup({
         input: ({ context: { cluster, tier, dryRun } }) => ({ cluster, tier, dryRun }),
         onDone: [
           {
-            guard: { type: "isDryRun", params: ({ event }) => event.output },
+            guard: { type: "expiresNothing", params: ({ event }) => event.output },
             target: "pruningWal",
             actions: { type: "keepPlan", params: ({ event }) => event.output },
           },

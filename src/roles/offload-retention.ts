@@ -45,45 +45,45 @@ export function retentionOf(parts: OffloadParts): Maintenance {
     return isFailure(opened) ? opened : opened.repository;
   };
 
-  async function decide({ cluster, tier }: RetentionInput): Promise<Outcome<ExpiryPlan>> {
+  /** Whole backups, and the snapshots of none, as one listing has them. */
+  async function contentOf({ cluster, tier }: RetentionInput) {
     const repository = repositoryOf(tier);
     if (isFailure(repository)) return repository;
-    const stored = await repository.backups(cluster);
+    const [stored, orphans] = await Promise.all([repository.backups(cluster), repository.orphans(cluster)]);
     if (stored.kind !== "ok") return stored;
-    const orphans = await repository.orphans(cluster);
     if (orphans.kind !== "ok") return orphans;
-    const known = await settings.read(cluster);
-    const rules = tier === "tier1" ? known.tier1Retention : known.tier2Retention;
-    const backups = stored.value.map(agedBackup);
+    return ok({ repository, backups: stored.value, orphans: orphans.value });
+  }
+
+  async function decide(input: RetentionInput): Promise<Outcome<ExpiryPlan>> {
+    const content = await contentOf(input);
+    if (content.kind !== "ok") return content;
+    const known = await settings.read(input.cluster);
+    const rules = input.tier === "tier1" ? known.tier1Retention : known.tier2Retention;
+    const backups = content.value.backups.map(agedBackup);
     const { kept, expired } =
       rules === undefined
         ? { kept: Object.fromEntries(backups.map(({ name }) => [name, ["no policy"]])), expired: [] }
         : decideRetention(backups, rules, Date.now());
-    return ok({ kept, expired, orphans: orphans.value.length });
+    return ok({ kept, expired, orphans: content.value.orphans.length });
   }
 
-  async function expire({
-    cluster,
-    tier,
-    names,
-  }: RetentionInput & { names: string[] }): Promise<Outcome<ExpiryResult>> {
-    const repository = repositoryOf(tier);
-    if (isFailure(repository)) return repository;
-    const stored = await repository.backups(cluster);
-    if (stored.kind !== "ok") return stored;
-    const orphans = await repository.orphans(cluster);
-    if (orphans.kind !== "ok") return orphans;
-    const going = stored.value.filter(({ metadata }) => names.includes(metadata.name));
-    const snapshots = [...going.flatMap((backup) => backup.snapshots), ...orphans.value];
+  async function expire(input: RetentionInput & { names: string[] }): Promise<Outcome<ExpiryResult>> {
+    const { cluster, tier, names } = input;
+    const content = await contentOf(input);
+    if (content.kind !== "ok") return content;
+    const { repository, backups, orphans } = content.value;
+    const going = backups.filter(({ metadata }) => names.includes(metadata.name));
+    const snapshots = [...going.flatMap((backup) => backup.snapshots), ...orphans];
     if (snapshots.length > 0) {
       const deleted = await repository.delete(snapshots);
       if (deleted.kind !== "ok") return deleted;
     }
     for (const { metadata } of going)
       log.info("retention.expired", `backup ${metadata.name} expired`, { cluster, tier, backup: metadata.name });
-    if (orphans.value.length > 0)
-      log.info("retention.orphans", `${orphans.value.length} snapshots of no backup were removed`, { cluster, tier });
-    return ok({ backups: going.map(({ metadata }) => metadata.name), orphans: orphans.value.length });
+    if (orphans.length > 0)
+      log.info("retention.orphans", `${orphans.length} snapshots of no backup were removed`, { cluster, tier });
+    return ok({ backups: going.map(({ metadata }) => metadata.name), orphans: orphans.length });
   }
 
   /** What tier 1 must keep because tier 2 should have it and has not. */

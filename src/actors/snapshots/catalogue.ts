@@ -18,19 +18,31 @@ const METADATA_FILE = "metadata.json";
 /** Reads at once, when metadata did not fit into the description. */
 const READERS = 4;
 
+export type CatalogueScope = { incomplete: boolean; cluster?: string | undefined };
+
+/** Those of the entries that are asked for. */
+export function within(
+  listed: Outcome<CatalogueEntry[]>,
+  { incomplete, cluster }: CatalogueScope,
+): Outcome<CatalogueEntry[]> {
+  if (listed.kind !== "ok") return listed;
+  const isAsked = (entry: CatalogueEntry) =>
+    (cluster === undefined || entry.cluster === cluster) && (incomplete || !entry.incomplete);
+  return ok(listed.value.filter(isAsked));
+}
+
 /** All entries of Klio, oldest first. */
 export async function readCatalogue(
   runner: Runner,
-  { incomplete, cluster }: { incomplete: boolean; cluster?: string },
+  { incomplete, cluster }: CatalogueScope,
 ): Promise<Outcome<CatalogueEntry[]>> {
   const result = await runner.run(["snapshot", "list", "--all", "--json", ...(incomplete ? ["--incomplete"] : [])]);
   if (result.code !== 0) return failureOfCommand(result, runner.peer, "cannot list snapshots");
   try {
     const entries = parseManifests(result.stdout)
       .map(catalogueEntry)
-      .filter((entry) => entry !== undefined)
-      .filter((entry) => (cluster === undefined || entry.cluster === cluster) && (incomplete || !entry.incomplete));
-    return ok(entries.toSorted((a, b) => a.startTimeMs - b.startTimeMs));
+      .filter((entry) => entry !== undefined);
+    return within(ok(entries.toSorted((a, b) => a.startTimeMs - b.startTimeMs)), { incomplete, cluster });
   } catch (error) {
     return failureOf(error);
   }

@@ -4,11 +4,12 @@ import { type Failure, failure } from "../../domain/outcome.ts";
 import type { CommandResult } from "../process/run-command.ts";
 import { failureOfCommand } from "./classify.ts";
 import { type Kopia, runKopia } from "./kopia.ts";
+import { writePrivateFile } from "./private-file.ts";
 import { REPOSITORY_HOST, REPOSITORY_USER } from "./repository-rules.ts";
 import { type SnapshotStorage, storageArgs, storageEnvironment, storagePeer, storageText } from "./storage.ts";
 
 /** Sizes in MB, soft limits. No cache: whoever reads sees the stored bytes, so damage shows. */
-export type CacheSizes = { contentMB: number; metadataMB: number; directory: string } | "none";
+type CacheSizes = { contentMB: number; metadataMB: number; directory: string } | "none";
 
 export type DirectConnection = { configFile: string; cache: CacheSizes; readOnly: boolean };
 
@@ -51,6 +52,19 @@ export async function connectDirect(
   if (result.code === 0) return (await secretsIn(configFile)) ?? "connected";
   if (ABSENT.test(result.stderr)) return "absent";
   return failureOfCommand(result, storagePeer(storage), `cannot open the repository in ${storageText(storage)}`);
+}
+
+/**
+ * The same connection in another file beside it (paths in it may be relative): without caches, or unable to write. What the
+ * first one proved of storage and pass-phrase holds for it, so the program is not asked again.
+ */
+export async function narrowConnection(
+  from: string,
+  { configFile, cache, readOnly }: { configFile: string; cache: "same" | "none"; readOnly: boolean },
+): Promise<void> {
+  const config = JSON.parse(await readFile(from, "utf8")) as Record<string, unknown>;
+  const narrowed = { ...config, ...(cache === "none" && { caching: {} }), ...(readOnly && { readonly: true }) };
+  await writePrivateFile(configFile, JSON.stringify(narrowed));
 }
 
 /** The program keeps the keys it was given in the file; we give it none, and look that it stays so. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { Log } from "../../domain/log.ts";
 import { type Failure, failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
 import type { TierName } from "../../domain/snapshots.ts";
-import { type CacheSizes, connectDirect, createRepository } from "./connection.ts";
+import { connectDirect, createRepository, narrowConnection } from "./connection.ts";
 import { removeBorrowed } from "./copy-backup.ts";
 import { type Kopia, runKopia } from "./kopia.ts";
 import { KopiaRepository } from "./repository.ts";
@@ -32,9 +32,12 @@ export type RepositoryOptions = {
   log: Log;
 };
 
-/** Soft limits. Tier 1 is a local disk: a second copy of its contents would only hide damage and fill the volume. */
-const CACHES: Readonly<Record<TierName, { contentMB: number; metadataMB: number }>> = {
-  tier1: { contentMB: 0, metadataMB: 512 },
+/**
+ * Soft limits. Tier 1 is a local disk: a second copy of it would only hide damage and fill the volume, also from a client
+ * that verifies through its server.
+ */
+const CACHES: Readonly<Record<TierName, { contentMB: number; metadataMB: number } | "none">> = {
+  tier1: "none",
   tier2: { contentMB: 2048, metadataMB: 2048 },
 };
 
@@ -87,11 +90,9 @@ export async function openSnapshotRepository(
     const probed = known === undefined ? await probeSnapshotRepository(options) : ok(known);
     if (probed.kind !== "ok") return probed;
     await prepare(options);
-    if (probed.value === "absent") {
-      const failed = await createMissing(options, kopia);
-      if (failed !== undefined) return failed;
-    }
-    return await openExisting(options, kopia);
+    const isNew = probed.value === "absent";
+    const failed = isNew ? await createMissing(options, kopia) : undefined;
+    return failed ?? (await openExisting(options, kopia, isNew));
   } catch (error) {
     return failureOf(error);
   }
@@ -124,35 +125,33 @@ async function createMissing(options: RepositoryOptions, kopia: Kopia): Promise<
   return failed;
 }
 
-async function openExisting(options: RepositoryOptions, kopia: Kopia): Promise<Outcome<KopiaRepository>> {
+async function openExisting(
+  options: RepositoryOptions,
+  kopia: Kopia,
+  isNew: boolean,
+): Promise<Outcome<KopiaRepository>> {
   const { storage, passPhrase, stateDirectory, readOnly, tier } = options;
   await removeBorrowed(stateDirectory);
   await mkdir(options.cacheDirectory, { recursive: true, mode: 0o700 });
-  const sizes: CacheSizes = { ...CACHES[tier], directory: options.cacheDirectory };
+  const limits = CACHES[tier];
   const configs = {
     direct: join(stateDirectory, "direct.config"),
     cold: join(stateDirectory, "cold.config"),
     served: join(stateDirectory, "served.config"),
   };
-  // On tier 1 the server has no caches either, so that a client's verification through it reads the disk.
-  const caches: Record<keyof typeof configs, CacheSizes> = {
-    direct: sizes,
-    cold: "none",
-    served: tier === "tier1" ? "none" : sizes,
-  };
-  for (const name of ["direct", "cold", "served"] as const) {
-    const connected = await connectDirect(kopia, storage, passPhrase, {
-      configFile: configs[name],
-      cache: caches[name],
-      readOnly: readOnly || name === "cold",
-    });
-    if (connected === "absent")
-      return failure("KLIO-REPOSITORY", `the base repository in ${storageText(storage)} is gone`);
-    if (connected !== "connected") return connected;
-  }
+  const connected = await connectDirect(kopia, storage, passPhrase, {
+    configFile: configs.direct,
+    cache: limits === "none" ? limits : { ...limits, directory: options.cacheDirectory },
+    readOnly,
+  });
+  if (connected === "absent")
+    return failure("KLIO-REPOSITORY", `the base repository in ${storageText(storage)} is gone`);
+  if (connected !== "connected") return connected;
+  await narrowConnection(configs.direct, { configFile: configs.cold, cache: "none", readOnly: true });
+  await narrowConnection(configs.direct, { configFile: configs.served, cache: "same", readOnly });
   const run = (args: readonly string[]) =>
     runKopia(kopia, { args, configFile: configs.direct, password: passPhrase, env: storageEnvironment(storage) });
-  const failed = readOnly ? await checkAccess(run, options) : await ensureRules(run, tier, storagePeer(storage));
+  const failed = readOnly ? await checkAccess(run, options) : await ensureRules(run, tier, storagePeer(storage), isNew);
   if (failed !== undefined) return failed;
   const users = await RepositoryUsers.open(join(stateDirectory, "users"));
   return ok(

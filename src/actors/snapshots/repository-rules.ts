@@ -1,6 +1,6 @@
 // What every repository must say before anybody uses it: keep everything, what is not copied, who may do what, who
 // maintains it. Checked each time it is opened for writing, so that a creation that was interrupted is completed.
-import type { Failure } from "../../domain/outcome.ts";
+import { type Failure, type Outcome, ok } from "../../domain/outcome.ts";
 import type { TierName } from "../../domain/snapshots.ts";
 import type { CommandResult } from "../process/run-command.ts";
 import { failureOfCommand, type Peer } from "./classify.ts";
@@ -113,45 +113,66 @@ export function accessDifference(entries: readonly AclEntry[], tier: TierName): 
 /** Runs one command on the repository, with direct access. */
 export type RunDirect = (args: readonly string[]) => Promise<CommandResult>;
 
-/** Makes the rules right; the first failure, or undefined. Does nothing where they are right already. */
-export async function ensureRules(run: RunDirect, tier: TierName, peer: Peer): Promise<Failure | undefined> {
-  const step = async (args: readonly string[], what: string): Promise<CommandResult | Failure> => {
-    const result = await run(args);
-    return result.code === 0 ? result : failureOfCommand(result, peer, `cannot ${what}`);
+type Change = { args: readonly string[]; what: string };
+
+const clearPolicy: Change = {
+  args: ["policy", "set", "--global", "--clear-ignore", "--clear-dot-ignore"],
+  what: "clear the policy",
+};
+const setPolicy = (): Change => ({ args: policyArgs(), what: "set the policy of the repository" });
+const own: Change = { args: ["maintenance", "set", "--owner=me"], what: "become the one who maintains the repository" };
+
+function allow({ target, access }: Rule): Change {
+  const text = Object.entries(target)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(",");
+  return {
+    args: ["server", "acl", "add", "--user=*@*", `--target=${text}`, `--access=${access}`],
+    what: "set the access rules",
   };
-  const policy = await step(["policy", "show", "--global", "--json"], "read the policy of the repository");
-  if ("kind" in policy) return policy;
-  if (!policyIsRight(JSON.parse(policy.stdout) as Policy)) {
-    const cleared = await step(
-      ["policy", "set", "--global", "--clear-ignore", "--clear-dot-ignore"],
-      "clear the policy",
-    );
-    if ("kind" in cleared) return cleared;
-    const set = await step(policyArgs(), "set the policy of the repository");
-    if ("kind" in set) return set;
+}
+
+/** What a repository that exists lacks. */
+async function changesFor(run: RunDirect, tier: TierName, peer: Peer): Promise<Outcome<Change[]>> {
+  const ask = async <T>(args: readonly string[], what: string): Promise<Outcome<T>> => {
+    const result = await run(args);
+    return result.code === 0 ? ok(JSON.parse(result.stdout) as T) : failureOfCommand(result, peer, `cannot ${what}`);
+  };
+  const policy = await ask<Policy>(["policy", "show", "--global", "--json"], "read the policy of the repository");
+  if (policy.kind !== "ok") return policy;
+  const listed = await ask<AclEntry[]>(["server", "acl", "list", "--json"], "read the access rules");
+  if (listed.kind !== "ok") return listed;
+  const info = await ask<{ owner?: string }>(["maintenance", "info", "--json"], "read who maintains the repository");
+  if (info.kind !== "ok") return info;
+  const { missing, wrong } = accessDifference(listed.value, tier);
+  return ok([
+    ...(policyIsRight(policy.value) ? [] : [clearPolicy, setPolicy()]),
+    ...missing.map(allow),
+    ...wrong.map((id) => ({
+      args: ["server", "acl", "remove", "--delete", id],
+      what: "remove foreign access rules",
+    })),
+    ...(info.value.owner === REPOSITORY_OWNER ? [] : [own]),
+  ]);
+}
+
+/**
+ * Makes the rules right; the first failure, or undefined. Does nothing where they are right already. `isNew`: it was created a
+ * moment ago and has none, so it is not asked.
+ */
+export async function ensureRules(
+  run: RunDirect,
+  tier: TierName,
+  peer: Peer,
+  isNew: boolean,
+): Promise<Failure | undefined> {
+  const changes = isNew ? ok([setPolicy(), ...accessRules(tier).map(allow), own]) : await changesFor(run, tier, peer);
+  if (changes.kind !== "ok") return changes;
+  for (const { args, what } of changes.value) {
+    const result = await run(args);
+    if (result.code !== 0) return failureOfCommand(result, peer, `cannot ${what}`);
   }
-  const listed = await step(["server", "acl", "list", "--json"], "read the access rules");
-  if ("kind" in listed) return listed;
-  const { missing, wrong } = accessDifference(JSON.parse(listed.stdout) as AclEntry[], tier);
-  for (const { target, access } of missing) {
-    const text = Object.entries(target)
-      .map(([key, value]) => `${key}=${value}`)
-      .join(",");
-    const added = await step(
-      ["server", "acl", "add", "--user=*@*", `--target=${text}`, `--access=${access}`],
-      "set the access rules",
-    );
-    if ("kind" in added) return added;
-  }
-  for (const id of wrong) {
-    const removed = await step(["server", "acl", "remove", "--delete", id], "remove foreign access rules");
-    if ("kind" in removed) return removed;
-  }
-  const info = await step(["maintenance", "info", "--json"], "read who maintains the repository");
-  if ("kind" in info) return info;
-  if ((JSON.parse(info.stdout) as { owner?: string }).owner === REPOSITORY_OWNER) return undefined;
-  const owned = await step(["maintenance", "set", "--owner=me"], "become the one who maintains the repository");
-  return "kind" in owned ? owned : undefined;
+  return undefined;
 }
 
 /** As which user and host the server itself works on a repository; only this one maintains it. */

@@ -2,7 +2,7 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
-import { metadataEntry, orphansOf, snapshotInfo } from "../../domain/snapshot-catalogue.ts";
+import { type CatalogueEntry, metadataEntry, orphansOf, snapshotInfo } from "../../domain/snapshot-catalogue.ts";
 import type {
   ClusterAccess,
   CopyOptions,
@@ -13,11 +13,20 @@ import type {
   VerifyOptions,
 } from "../../domain/snapshots.ts";
 import type { CommandResult } from "../process/run-command.ts";
-import { type MetadataCache, type Runner, readBackups, readCatalogue, stillStored } from "./catalogue.ts";
+import {
+  type CatalogueScope,
+  type MetadataCache,
+  type Runner,
+  readBackups,
+  readCatalogue,
+  stillStored,
+  within,
+} from "./catalogue.ts";
 import { failureOfCommand, type Peer } from "./classify.ts";
 import { borrowConnection, copySnapshots } from "./copy-backup.ts";
 import { type Kopia, kopiaEnvironment, runKopia } from "./kopia.ts";
 import { type RepositoryUsers, repositoryUser } from "./repository-user.ts";
+import { SharedListing } from "./shared-listing.ts";
 import { type SnapshotStorage, storageEnvironment, storagePeer } from "./storage.ts";
 import { type VerifyRun, verifySnapshots } from "./verify.ts";
 
@@ -56,6 +65,7 @@ export class KopiaRepository implements SnapshotRepository {
   private readonly peer: Peer;
   private readonly metadata: MetadataCache = new Map();
   private readonly watchers = new Set<() => void>();
+  private readonly listing = new SharedListing(() => readCatalogue(this.runner, { incomplete: true }));
   private served: Served | undefined;
 
   constructor(parts: Parts) {
@@ -116,18 +126,22 @@ export class KopiaRepository implements SnapshotRepository {
     return { peer: this.peer, run: (args, signal) => this.run(args, signal === undefined ? {} : { signal }) };
   }
 
+  private async entries(scope: CatalogueScope): Promise<Outcome<CatalogueEntry[]>> {
+    return within(await this.listing.read(), scope);
+  }
+
   async list(): Promise<Outcome<SnapshotInfo[]>> {
-    const entries = await readCatalogue(this.runner, { incomplete: false });
+    const entries = await this.entries({ incomplete: false });
     return entries.kind === "ok" ? ok(entries.value.map(snapshotInfo)) : entries;
   }
 
   async backups(cluster?: string): Promise<Outcome<StoredBackup[]>> {
-    const entries = await readCatalogue(this.runner, { incomplete: false, ...(cluster !== undefined && { cluster }) });
+    const entries = await this.entries({ incomplete: false, cluster });
     return entries.kind === "ok" ? readBackups(this.runner, entries.value, this.metadata) : entries;
   }
 
   async orphans(cluster?: string): Promise<Outcome<SnapshotInfo[]>> {
-    const entries = await readCatalogue(this.runner, { incomplete: true, ...(cluster !== undefined && { cluster }) });
+    const entries = await this.entries({ incomplete: true, cluster });
     if (entries.kind !== "ok") return entries;
     const backups = await readBackups(this.runner, entries.value, this.metadata);
     if (backups.kind !== "ok") return backups;
@@ -138,7 +152,7 @@ export class KopiaRepository implements SnapshotRepository {
 
   verify(snapshots: readonly SnapshotInfo[], options: VerifyOptions): Promise<Outcome<{ corrupt: string[] }>> {
     const run: VerifyRun = (args, more) => this.run(args, { ...more, config: "cold" });
-    const list = () => readCatalogue(this.runner, { incomplete: false });
+    const list = () => this.entries({ incomplete: false });
     return verifySnapshots({ run, list, peer: this.peer }, snapshots, options);
   }
 
@@ -189,7 +203,7 @@ export class KopiaRepository implements SnapshotRepository {
     argsOf: (ids: readonly string[]) => string[],
   ): Promise<Outcome<void>> {
     if (this.readOnly) return failure("KLIO-READ-ONLY", `cannot ${verb} snapshots: ${this.tier} is read-only`);
-    const entries = await readCatalogue(this.runner, { incomplete: true });
+    const entries = await this.entries({ incomplete: true });
     if (entries.kind !== "ok") return entries;
     const ids = stillStored(entries.value, snapshots).map(({ id }) => id);
     for (let at = 0; at < ids.length; at += BATCH) {
@@ -199,8 +213,13 @@ export class KopiaRepository implements SnapshotRepository {
     return ids.length === 0 ? ok(undefined) : this.refreshServer();
   }
 
-  async refreshServer(): Promise<Outcome<void>> {
+  refreshServer(): Promise<Outcome<void>> {
     for (const tell of this.watchers) tell();
+    return this.tellServer();
+  }
+
+  /** Makes the server read its users and the repository anew. */
+  private async tellServer(): Promise<Outcome<void>> {
     if (this.served === undefined) return ok(undefined);
     const { kopia, control, passPhrase, stateDirectory } = this.parts;
     const result = await runKopia(kopia, {
@@ -228,7 +247,7 @@ export class KopiaRepository implements SnapshotRepository {
       const name = repositoryUser(user, cluster);
       const { password, isNew } = await users.password(name);
       if (isNew) {
-        const refreshed = await this.refreshServer();
+        const refreshed = await this.tellServer();
         if (refreshed.kind !== "ok") {
           users.forget(name);
           return refreshed;

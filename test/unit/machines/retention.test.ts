@@ -73,6 +73,18 @@ test("T2: a dry run expires nothing, and counts WAL as if it had", async () => {
   expect(calls).toEqual(["decide", "prune dry without b1"]);
 });
 
+test("where nothing expires nothing is listed again to be deleted, and WAL is pruned", async () => {
+  const none = ok<ExpiryPlan>({ expired: [], kept: { b2: ["latest-1"] }, orphans: 0 });
+  const { actor, calls } = run({ plan: none });
+  expect(await toPromise(actor)).toMatchObject({
+    value: { kept: { b2: ["latest-1"] }, deletedBackups: [], deletedOrphans: 0, deletedWalFiles: 7 },
+  });
+  expect(calls).toEqual(["decide", "prune wet without "]);
+  const orphans = run({ plan: ok<ExpiryPlan>({ expired: [], kept: {}, orphans: 1 }) });
+  await toPromise(orphans.actor);
+  expect(orphans.calls).toEqual(["decide", "expire ", "prune wet without "]);
+});
+
 test("T3: the first failure is the outcome", async () => {
   expect(await toPromise(run({ plan: down }).actor)).toEqual(down);
   expect(await toPromise(run({ pruned: down }).actor)).toEqual(down);
@@ -88,6 +100,10 @@ test("T4: a stop removes nothing further", async () => {
 
 const events = {
   "decided/ok": { type: "xstate.done.actor.decideExpiry", output: plan },
+  "decided/nothing": {
+    type: "xstate.done.actor.decideExpiry",
+    output: ok<ExpiryPlan>({ expired: [], kept: {}, orphans: 0 }),
+  },
   "decided/failed": { type: "xstate.done.actor.decideExpiry", output: down },
   "expired/ok": { type: "xstate.done.actor.expireBackups", output: expired },
   "expired/failed": { type: "xstate.done.actor.expireBackups", output: down },
@@ -102,7 +118,13 @@ const ignored = Object.fromEntries(Object.keys(events).map((key) => [key, "ignor
 >;
 
 export const transitionTable: Record<State, Record<keyof typeof events, string>> = {
-  deciding: { ...ignored, "decided/ok": "expiring", "decided/failed": "failed", "shutdown.requested": "failed" },
+  deciding: {
+    ...ignored,
+    "decided/ok": "expiring",
+    "decided/nothing": "pruningWal",
+    "decided/failed": "failed",
+    "shutdown.requested": "failed",
+  },
   expiring: { ...ignored, "expired/ok": "pruningWal", "expired/failed": "failed", "shutdown.requested": "failed" },
   pruningWal: { ...ignored, "pruned/ok": "finished", "pruned/failed": "failed", "shutdown.requested": "failed" },
 };
