@@ -93,7 +93,13 @@ export async function setStage(options: {
   const tool = (name: "kopia" | "nats-server") => reachableTool(directory, runAs, findTool(name, env));
   const tools = { KLIO_KOPIA: tool("kopia"), KLIO_NATS_SERVER: tool("nats-server") };
   const sidecarDirectory = join(directory, "sidecar");
-  const base = { PATH: "/usr/local/bin:/usr/bin:/bin", NO_COLOR: "1", ...tools };
+  const { NODE_COMPILE_CACHE: compiled } = env;
+  const base = {
+    PATH: "/usr/local/bin:/usr/bin:/bin",
+    NO_COLOR: "1",
+    ...tools,
+    ...(compiled !== undefined && { NODE_COMPILE_CACHE: compiled }),
+  };
   const serverEnv = { ...base, HOME: join(directory, "server"), TMPDIR: join(directory, "server") };
   const clientEnv = { ...base, HOME: sidecarDirectory, TMPDIR: sidecarDirectory };
   const telemetry = options.telemetry ?? {

@@ -83,6 +83,7 @@ function command({ directory, document }: ServerPlace, args: readonly string[]) 
       PATH: process.env.PATH ?? "",
       HOME: directory,
       TMPDIR: directory,
+      NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE ?? "",
       KLIO_KOPIA: findTool("kopia", process.env),
       KLIO_NATS_SERVER: findTool("nats-server", process.env),
     },

@@ -70,6 +70,7 @@ export async function prepareCast(directory: string, postgres: LocalPostgres): P
       PATH: "/usr/local/bin:/usr/bin:/bin",
       HOME: directory,
       TMPDIR: directory,
+      NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE ?? "",
       KLIO_KOPIA: findTool("kopia", process.env),
       KLIO_NATS_SERVER: findTool("nats-server", process.env),
     },
