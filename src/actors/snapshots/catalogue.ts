@@ -48,7 +48,8 @@ export async function readCatalogue(
   }
 }
 
-const lastingKey = (one: SnapshotInfo) => `${one.user}@${one.cluster}:${one.path} ${one.startTimeMs}`;
+/** Of a snapshot and of its copies, whatever their ids. */
+export const lastingKey = (one: SnapshotInfo) => `${one.user}@${one.cluster}:${one.path} ${one.startTimeMs}`;
 
 /** Those of the snapshots that are still stored, under the ids that they have now: taking a pin off gives them new ones. */
 export function stillStored(entries: readonly CatalogueEntry[], snapshots: readonly SnapshotInfo[]): SnapshotInfo[] {

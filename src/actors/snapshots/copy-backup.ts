@@ -2,13 +2,31 @@
 import { randomBytes } from "node:crypto";
 import { copyFile, readdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { type Outcome, ok } from "../../domain/outcome.ts";
-import type { CopyOptions, StoredBackup } from "../../domain/snapshots.ts";
+import { failure, type Outcome, ok } from "../../domain/outcome.ts";
+import type { CatalogueEntry } from "../../domain/snapshot-catalogue.ts";
+import type { CopyOptions, SnapshotInfo, StoredBackup } from "../../domain/snapshots.ts";
 import type { CommandResult } from "../process/run-command.ts";
+import { lastingKey } from "./catalogue.ts";
 import { failureOfCommand, type Peer } from "./classify.ts";
 import { parseProgress } from "./progress.ts";
 
 const COPY_PREFIX = "copy-";
+/**
+ * The program goes on after these, ends with exit status 0, and keeps what it has of a snapshot whose files it could not
+ * write as if it were whole.
+ */
+const PART_FAILED = /unable to migrate source: |error when processing "/i;
+
+/** Copies of these snapshots that hold another amount than they: whatever was told of them, something is missing. */
+export function brokenCopies(entries: readonly CatalogueEntry[], originals: readonly SnapshotInfo[]): CatalogueEntry[] {
+  const byKey = new Map(originals.map((one) => [lastingKey(one), one]));
+  return entries.filter((copy) => {
+    const original = byKey.get(lastingKey(copy));
+    if (original === undefined) return false;
+    const { bytes, files, directories } = original;
+    return copy.bytes !== bytes || copy.files !== files || copy.directories !== directories;
+  });
+}
 
 /**
  * A connection file with its password beside it, where the program looks for the password of a connection other than its
@@ -55,6 +73,7 @@ export async function copySnapshots(
   );
   for (const group of [inOrder.slice(0, -1), inOrder.slice(-1)]) {
     if (group.length === 0) continue;
+    const failures: string[] = [];
     const result = await run(
       [
         "snapshot",
@@ -70,11 +89,18 @@ export async function copySnapshots(
         onLine: (_, line) => {
           const progress = parseProgress(line);
           if (progress !== undefined) onProgress?.(progress);
+          const failed = PART_FAILED.exec(line); // perhaps behind a line of progress
+          if (failed !== null) failures.push(line.slice(failed.index));
         },
       },
     );
-    if (result.aborted || result.code !== 0)
-      return failureOfCommand(result, peer, `cannot copy backup ${backup.metadata.name}`);
+    const what = `cannot copy backup ${backup.metadata.name}`;
+    if (result.aborted || result.code !== 0) return failureOfCommand(result, peer, what);
+    if (failures.length > 0) {
+      const failed = failureOfCommand({ ...result, stderr: failures.join("\n") }, peer, what);
+      // Also "BLOB not found": what the program says of a write that failed when it asks for it and the storage is back.
+      return failed.code === "KLIO-REPOSITORY" ? failure("KLIO-REPOSITORY-DOWN", failed.reason) : failed;
+    }
   }
   return ok({ bytes: backup.snapshots.reduce((sum, one) => sum + one.bytes, 0) });
 }

@@ -52,7 +52,13 @@ type Policy = {
 type AclEntry = { id: string; user: string; access: string; target: Record<string, string> };
 type Rule = { target: Record<string, string>; access: string };
 
-export function policyIsRight(policy: Policy): boolean {
+/**
+ * On tier 1 files of the running server may vanish while they are read, and what else went wrong is looked up in the snapshot.
+ * On tier 2 only copies are written: there an ignored error would be a file that is missing without a word.
+ */
+const ignoresErrors = (tier: TierName) => tier === "tier1";
+
+export function policyIsRight(policy: Policy, tier: TierName): boolean {
   const { retention = {}, files = {}, errorHandling = {} } = policy;
   const same = (a: readonly string[] = [], b: readonly string[]) =>
     a.length === b.length && a.toSorted().join("\n") === b.toSorted().join("\n");
@@ -63,13 +69,13 @@ export function policyIsRight(policy: Policy): boolean {
     same(files.ignore, ignoreRules) &&
     same(files.ignoreDotFiles, [NO_IGNORE_FILE]) &&
     files.ignoreCacheDirs === false &&
-    errorHandling.ignoreFileErrors === true &&
-    errorHandling.ignoreDirectoryErrors === true &&
+    errorHandling.ignoreFileErrors === ignoresErrors(tier) &&
+    errorHandling.ignoreDirectoryErrors === ignoresErrors(tier) &&
     policy.compression?.compressorName === "zstd-fastest"
   );
 }
 
-function policyArgs(): string[] {
+function policyArgs(tier: TierName): string[] {
   return [
     "policy",
     "set",
@@ -78,8 +84,8 @@ function policyArgs(): string[] {
     ...["hourly", "daily", "weekly", "monthly", "annual"].map((rule) => `--keep-${rule}=0`),
     "--ignore-identical-snapshots=false",
     "--compression=zstd-fastest",
-    "--ignore-file-errors=true",
-    "--ignore-dir-errors=true",
+    `--ignore-file-errors=${ignoresErrors(tier)}`,
+    `--ignore-dir-errors=${ignoresErrors(tier)}`,
     "--ignore-cache-dirs=false",
     `--add-dot-ignore=${NO_IGNORE_FILE}`,
     ...ignoreRules.map((rule) => `--add-ignore=${rule}`),
@@ -119,7 +125,7 @@ const clearPolicy: Change = {
   args: ["policy", "set", "--global", "--clear-ignore", "--clear-dot-ignore"],
   what: "clear the policy",
 };
-const setPolicy = (): Change => ({ args: policyArgs(), what: "set the policy of the repository" });
+const setPolicy = (tier: TierName): Change => ({ args: policyArgs(tier), what: "set the policy of the repository" });
 const own: Change = { args: ["maintenance", "set", "--owner=me"], what: "become the one who maintains the repository" };
 
 function allow({ target, access }: Rule): Change {
@@ -146,7 +152,7 @@ async function changesFor(run: RunDirect, tier: TierName, peer: Peer): Promise<O
   if (info.kind !== "ok") return info;
   const { missing, wrong } = accessDifference(listed.value, tier);
   return ok([
-    ...(policyIsRight(policy.value) ? [] : [clearPolicy, setPolicy()]),
+    ...(policyIsRight(policy.value, tier) ? [] : [clearPolicy, setPolicy(tier)]),
     ...missing.map(allow),
     ...wrong.map((id) => ({
       args: ["server", "acl", "remove", "--delete", id],
@@ -166,7 +172,9 @@ export async function ensureRules(
   peer: Peer,
   isNew: boolean,
 ): Promise<Failure | undefined> {
-  const changes = isNew ? ok([setPolicy(), ...accessRules(tier).map(allow), own]) : await changesFor(run, tier, peer);
+  const changes = isNew
+    ? ok([setPolicy(tier), ...accessRules(tier).map(allow), own])
+    : await changesFor(run, tier, peer);
   if (changes.kind !== "ok") return changes;
   for (const { args, what } of changes.value) {
     const result = await run(args);

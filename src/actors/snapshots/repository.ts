@@ -23,7 +23,7 @@ import {
   within,
 } from "./catalogue.ts";
 import { failureOfCommand, type Peer } from "./classify.ts";
-import { borrowConnection, copySnapshots } from "./copy-backup.ts";
+import { borrowConnection, brokenCopies, copySnapshots } from "./copy-backup.ts";
 import { type Kopia, kopiaEnvironment, runKopia } from "./kopia.ts";
 import { type RepositoryUsers, repositoryUser } from "./repository-user.ts";
 import { SharedListing } from "./shared-listing.ts";
@@ -164,6 +164,9 @@ export class KopiaRepository implements SnapshotRepository {
     if (!(target instanceof KopiaRepository))
       return failure("KLIO-REPOSITORY", `cannot copy to a repository of another kind on ${target.tier}`);
     if (target.readOnly) return failure("KLIO-READ-ONLY", `${target.tier} is read-only`);
+    // What is there already is not copied again.
+    const swept = await target.removeBroken(backup);
+    if (swept.kind !== "ok") return swept;
     const source = await borrowConnection(this.parts.configs.cold, this.parts.passPhrase);
     try {
       const copied = await copySnapshots(
@@ -174,11 +177,32 @@ export class KopiaRepository implements SnapshotRepository {
         options,
       );
       if (copied.kind !== "ok") return copied;
+      const removed = await target.removeBroken(backup);
+      if (removed.kind !== "ok") return removed;
+      if (removed.value > 0)
+        return failure(
+          "KLIO-BACKUP-FAILED",
+          `the copy of backup ${backup.metadata.name} lacked files, and was removed`,
+        );
       const refreshed = await target.refreshServer();
       return refreshed.kind === "ok" ? copied : refreshed;
     } finally {
       await source.remove();
     }
+  }
+
+  /** How many copies of the backup's snapshots held something else and went, the metadata first. */
+  private async removeBroken(backup: StoredBackup): Promise<Outcome<number>> {
+    const entries = await this.entries({ incomplete: false });
+    if (entries.kind !== "ok") return entries;
+    const broken = brokenCopies(entries.value, backup.snapshots).map(snapshotInfo);
+    if (broken.length === 0) return ok(0);
+    const { name } = backup.metadata;
+    this.parts.kopia.log.warn("repository.copy.broken", `a copy of backup ${name} lacks files; it is made anew`, {
+      name,
+    });
+    const deleted = await this.delete(broken);
+    return deleted.kind === "ok" ? ok(broken.length) : deleted;
   }
 
   async delete(snapshots: readonly SnapshotInfo[]): Promise<Outcome<void>> {

@@ -28,8 +28,8 @@ const ask = (options: RepositoryOptions, name: "direct" | "cold" | "served", ...
 
 async function rulesOf(options: RepositoryOptions) {
   const read = async (...args: string[]) => JSON.parse((await ask(options, "direct", ...args, "--json")).stdout);
-  const isRight = policyIsRight(await read("policy", "show", "--global"));
-  const access = accessDifference(await read("server", "acl", "list"), "tier1");
+  const isRight = policyIsRight(await read("policy", "show", "--global"), options.tier);
+  const access = accessDifference(await read("server", "acl", "list"), options.tier);
   const { owner } = await read("maintenance", "info");
   return { isRight, access, owner };
 }
@@ -77,6 +77,7 @@ test("what verifies has no caches and cannot write; the server has the same as w
   );
   expect(cold).toEqual({ ...direct, caching: {}, readonly: true });
   expect(served).toEqual(direct);
+  expect(await rulesOf(options)).toEqual(rules);
   expect(resolve(options.stateDirectory, direct.caching.cacheDirectory)).toBe(options.cacheDirectory);
   expect((await ask(options, "cold", "policy", "set", "--global", "--keep-latest=1")).code).not.toBe(0);
   expect((await ask(options, "served", "policy", "set", "--global", "--keep-latest=1")).code).toBe(0);

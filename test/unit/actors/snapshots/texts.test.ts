@@ -199,11 +199,16 @@ test("a policy that would expire or skip anything is not right", () => {
     errorHandling: { ignoreFileErrors: true, ignoreDirectoryErrors: true },
     compression: { compressorName: "zstd-fastest" },
   };
-  expect(policyIsRight(right)).toBe(true);
-  expect(policyIsRight({})).toBe(false);
-  expect(policyIsRight({ ...right, retention: { ...right.retention, keepLatest: 10 } })).toBe(false);
-  expect(policyIsRight({ ...right, files: { ...right.files, ignore: [...ignoreRules, "/base"] } })).toBe(false);
-  expect(policyIsRight({ ...right, files: { ...right.files, ignoreDotFiles: [".kopiaignore"] } })).toBe(false);
+  expect(policyIsRight(right, "tier1")).toBe(true);
+  expect(policyIsRight({}, "tier1")).toBe(false);
+  expect(policyIsRight(right, "tier2")).toBe(false);
+  const strict = { ...right, errorHandling: { ignoreFileErrors: false, ignoreDirectoryErrors: false } };
+  expect(policyIsRight(strict, "tier2")).toBe(true);
+  expect(policyIsRight({ ...right, retention: { ...right.retention, keepLatest: 10 } }, "tier1")).toBe(false);
+  expect(policyIsRight({ ...right, files: { ...right.files, ignore: [...ignoreRules, "/base"] } }, "tier1")).toBe(
+    false,
+  );
+  expect(policyIsRight({ ...right, files: { ...right.files, ignoreDotFiles: [".kopiaignore"] } }, "tier1")).toBe(false);
 });
 
 test("P6: access rules of others are found, missing ones named, tier 2 is never written by clients", () => {
