@@ -95,12 +95,12 @@ export async function copySnapshots(
       },
     );
     const what = `cannot copy backup ${backup.metadata.name}`;
-    if (result.aborted || result.code !== 0) return failureOfCommand(result, peer, what);
-    if (failures.length > 0) {
-      const failed = failureOfCommand({ ...result, stderr: failures.join("\n") }, peer, what);
-      // Also "BLOB not found": what the program says of a write that failed when it asks for it and the storage is back.
-      return failed.code === "KLIO-REPOSITORY" ? failure("KLIO-REPOSITORY-DOWN", failed.reason) : failed;
-    }
+    if (!result.aborted && result.code === 0 && failures.length === 0) continue;
+    const stderr = failures.length > 0 ? failures.join("\n") : result.stderr;
+    const failed = failureOfCommand({ ...result, stderr }, peer, what);
+    // Tried again, as often as a task is: the program says no more than "BLOB not found" of an object that it could not
+    // write when it asks for it and the storage is back.
+    return failed.code === "KLIO-REPOSITORY" ? failure("KLIO-REPOSITORY-DOWN", failed.reason) : failed;
   }
   return ok({ bytes: backup.snapshots.reduce((sum, one) => sum + one.bytes, 0) });
 }
