@@ -62,7 +62,8 @@ function entryOf(manifest: Manifest, description: SnapshotDescription): Catalogu
     files: rootEntry?.summ?.files ?? (isFile ? 1 : (stats?.fileCount ?? 0)),
     directories: rootEntry?.summ?.dirs ?? stats?.dirCount ?? 0,
     pins: pins ?? [],
-    incomplete: (manifest.incomplete ?? "") !== "",
+    // Also one whose files could not all be written, which the program keeps as if it were whole.
+    incomplete: manifestFault(manifest) !== undefined,
     contentId: rootEntry?.obj ?? "",
     description,
   };

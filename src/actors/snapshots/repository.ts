@@ -193,7 +193,7 @@ export class KopiaRepository implements SnapshotRepository {
 
   /** How many copies of the backup's snapshots held something else and went, the metadata first. */
   private async removeBroken(backup: StoredBackup): Promise<Outcome<number>> {
-    const entries = await this.entries({ incomplete: false });
+    const entries = await this.entries({ incomplete: true });
     if (entries.kind !== "ok") return entries;
     const broken = brokenCopies(entries.value, backup.snapshots).map(snapshotInfo);
     if (broken.length === 0) return ok(0);

@@ -151,6 +151,8 @@ test("a manifest becomes an entry; the oid is read from the path", () => {
     startTimeMs: Date.parse("2026-01-01T00:00:00.500Z"),
     incomplete: false,
   });
+  const lost = manifest({ rootEntry: { obj: "k1", type: "d", summ: { size: 10, files: 1, dirs: 3, numFailed: 1 } } });
+  expect(catalogueEntry(lost)).toMatchObject({ incomplete: true });
   expect(catalogueEntry(manifest({ description: "nightly" }))).toBeUndefined();
   expect(() => parseManifests("Error: no")).toThrow(/something other than snapshots/);
 });
