@@ -97,11 +97,6 @@ export class StatechartBinder {
     return this.#bound.get(actor)?.openSpans() ?? [];
   }
 
-  /** The context inside an actor of an instrumented machine; the active one for any other. */
-  contextOf(actor: AnyActorRef | undefined, childId?: string): Context {
-    return actor === undefined ? context.active() : (this.#boundOf(actor)?.contextOf(childId) ?? context.active());
-  }
-
   #bind(machine: AnyStateMachine): AnyStateMachine {
     const actors: Record<string, AnyActorLogic> = {};
     for (const [name, logic] of Object.entries(machine.implementations.actors ?? {}))
@@ -169,7 +164,7 @@ export class StatechartBinder {
   #logic(logic: AnyActorLogic): AnyActorLogic {
     if (logic instanceof StateMachine) return this.instrument(logic);
     const inside = <T>(scope: { self: AnyActorRef }, act: () => T): T =>
-      within(this.contextOf(parentOf(scope.self), scope.self.id), act);
+      within(this.#contextOf(parentOf(scope.self), scope.self.id), act);
     const { start } = logic;
     return {
       ...logic,
@@ -186,11 +181,16 @@ export class StatechartBinder {
     const logic: unknown = Reflect.get(actor, "logic");
     const plan = typeof logic === "object" && logic !== null ? this.#plans.get(logic) : undefined;
     if (plan === undefined) return undefined;
-    const around = base ?? this.contextOf(parentOf(actor), actor.id);
+    const around = base ?? this.#contextOf(parentOf(actor), actor.id);
     const bound = new BoundActor(plan, this.#tools, around);
     this.#bound.set(actor, bound);
     actor.on("*", (fact) => this.#safely(() => this.#options.onFact(fact)));
     return bound;
+  }
+
+  /** Where an actor runs that `parent` invoked or spawned as `childId`; the active context below what is not instrumented. */
+  #contextOf(parent: AnyActorRef | undefined, childId: string): Context {
+    return (parent && this.#boundOf(parent))?.contextOf(childId) ?? context.active();
   }
 
   #openEarly(actor: AnyActorRef, snapshot: AnyMachineSnapshot): void {
@@ -220,8 +220,8 @@ function settle(bound: BoundActor, snapshot: AnyMachineSnapshot): void {
 }
 
 /** Runs `act` in the context, which it often is in already. */
-function within<T>(wanted: Context | undefined, act: () => T): T {
-  return wanted === undefined || wanted === context.active() ? act() : context.with(wanted, act);
+function within<T>(wanted: Context, act: () => T): T {
+  return wanted === context.active() ? act() : context.with(wanted, act);
 }
 
 function selfOf(scope: unknown): AnyActorRef | undefined {

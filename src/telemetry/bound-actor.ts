@@ -56,14 +56,13 @@ export class BoundActor {
     return this.#open.flatMap(({ telemetry: { span } }) => (span === undefined ? [] : [span]));
   }
 
-  /** Where an actor runs that this one invoked (by its id), or its own actions (without). */
-  contextOf(childId?: string): Context {
-    if (childId !== undefined)
-      for (const around of this.plan.owners.get(childId) ?? [])
-        for (const id of around) {
-          const open = this.#openOf(id);
-          if (open?.hasSpan) return open.context;
-        }
+  /** Where an actor of this id runs: in the state that invoked it, or in the outermost one when it was spawned. */
+  contextOf(childId: string): Context {
+    for (const around of this.plan.owners.get(childId) ?? [])
+      for (const id of around) {
+        const open = this.#openOf(id);
+        if (open?.hasSpan) return open.context;
+      }
     for (const open of this.#open) if (open.hasSpan) return open.context;
     return this.#base;
   }

@@ -7,8 +7,6 @@ export type PlannedState = {
   id: string;
   /** Path below the machine, "copying.data"; the machine's id for the root. */
   path: string;
-  /** Document order: a state comes after those around it. */
-  order: number;
   telemetry: StateTelemetry | undefined;
   /** Has no states in it: one series of `klio.machine.state`. */
   isLeaf: boolean;
@@ -27,7 +25,7 @@ export type MachinePlan = {
   owners: ReadonlyMap<string, readonly (readonly string[])[]>;
 };
 
-/** All states below and including `node`; history states are no states to be in. */
+/** All states below and including `node`, in document order; history states are no states to be in. */
 export function* nodesOf(node: AnyStateNode): Generator<AnyStateNode> {
   if (node.type === "history") return;
   yield node;
@@ -44,16 +42,15 @@ export function planOf(machine: AnyStateMachine): MachinePlan {
     states.set(node.id, {
       id: node.id,
       path: node.path.join(".") || machine.id,
-      order: node.order,
       telemetry: meta?.telemetry,
       isLeaf: node.type === "atomic" || node.type === "final",
       ancestors,
     });
     for (const { id } of node.invoke) owners.set(id, [...(owners.get(id) ?? []), [node.id, ...ancestors]]);
   }
-  const annotated = [...states.values()]
-    .flatMap(({ telemetry, ...state }) => (telemetry === undefined ? [] : { ...state, telemetry }))
-    .sort((a, b) => a.order - b.order);
+  const annotated = [...states.values()].flatMap(({ telemetry, ...state }) =>
+    telemetry === undefined ? [] : { ...state, telemetry },
+  );
   const isRootOnly =
     !isRootReentered(machine) &&
     annotated.every(({ telemetry, ancestors }) => telemetry.span === undefined || ancestors.length === 0);
