@@ -1,12 +1,11 @@
-// Segments as a real PostgreSQL writes them in bulk: rows of numbers, times and hashes that nothing packs well, and an index
-// over the hashes in no order.
+// Segments as a real PostgreSQL writes them in bulk: rows of numbers, times and hashes, and an index over the hashes in no order.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { startPostgres } from "../src/demo/local-postgres.ts";
 
 const ROWS_AT_ONCE = 1_000_000;
 
-/** Gives the bytes of the first `segments` segments of 16 MiB of a new cluster, by name. Stop it when they are taken. */
+/** Gives the bytes of the first `segments` segments of 16 MiB of a new cluster, by name. Dispose it when they are taken. */
 export async function bulkWal(directory: string, segments: number) {
   const postgres = await startPostgres({
     directory,

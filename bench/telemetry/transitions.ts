@@ -16,11 +16,11 @@ import { cpuSeconds } from "../workload.ts";
 export type Drive = { step: number; exported: number };
 
 const SEGMENT_BYTES = 16 << 20;
-/** Of a drive: as many spans as the exporter takes at a time; it starts when they wait. */
-const SHIPMENTS = 512;
-const DRIVES = 100;
+/** Of a drive: as many spans at most as wait for the next export. */
+const SHIPMENTS = 2_000;
+const DRIVES = 30;
 /** Drives before the compiler is done with the code; not counted. */
-const WARM_UP = 20;
+const WARM_UP = 5;
 /** Transitions of one shipment: its start, which enters the first states and opens the span, begun, finished, shipped. */
 const STEPS = 4;
 const MICROSECONDS = 1e6 / (SHIPMENTS * STEPS);
