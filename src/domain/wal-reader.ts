@@ -9,8 +9,9 @@ export type StoredWal = { name: string; storedBytes: number; mtimeMs: number };
  * A file that is being read. `segmentBytes`: its size when complete. `complete`: it is (its end is checked when the
  * blocks have been read). `blocks`: raw bytes from offset 0 in pieces of at most 1 MiB; throws KLIO-WAL-DAMAGED for
  * anything that is not exactly what was stored, KLIO-CANCELLED on abort; leaving the loop closes the file. Read once.
+ * Whoever opens it disposes of it: while it is not read it holds a file or a connection.
  */
-export type OpenWal = {
+export type OpenWal = AsyncDisposable & {
   segmentBytes: number;
   complete: boolean;
   blocks: AsyncIterable<Uint8Array>;

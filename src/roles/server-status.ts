@@ -108,7 +108,7 @@ async function readTier(
 async function readHistory(reader: WalReader, cluster: string, timeline: number): Promise<TimelineHistory> {
   if (timeline === 1) return firstTimeline;
   const name = historyName(timeline);
-  const opened = await reader.open(cluster, name);
+  await using opened = await reader.open(cluster, name);
   if (opened === undefined)
     throw new KlioError("KLIO-WAL-MISSING", `${name} is not stored: what leads to timeline ${timeline} is not known`);
   return parseTimelineHistory(timeline, await text(opened.blocks));

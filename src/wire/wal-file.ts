@@ -218,7 +218,7 @@ export async function decodeWalFile(
     checkEnd(decoder, undefined, complete, cluster, name);
   };
   const stored = { blocks: packed(), sha256: () => decoder.footer?.sha256 };
-  return { segmentBytes: header.segmentBytes, complete, blocks: blocks(), stored };
+  return { segmentBytes: header.segmentBytes, complete, blocks: blocks(), stored, [Symbol.asyncDispose]: close };
 }
 
 async function unpackFrame(frame: StoredFrame, cluster: string, name: string): Promise<Buffer> {

@@ -252,7 +252,7 @@ test("the reader gives what was stored; damage is told, foreign objects are pass
   const masterKey = await createTier2Key({ objects, prefix, passPhrase: "secret" });
   const reader = openTier2WalReader({ objects, prefix, masterKey });
   const name = "000000010000000000000001";
-  const raw = randomBytes(1 << 20);
+  const raw = randomBytes(4 << 20);
   const file = await bytesOf(
     encodeWalFile({ cluster: "a", name, segmentBytes: raw.length }, masterKey, randomBytes, [raw], true),
   );
@@ -264,6 +264,11 @@ test("the reader gives what was stored; damage is told, foreign objects are pass
   const opened = await reader.open("a", name);
   expect(opened).toMatchObject({ segmentBytes: raw.length, complete: true });
   expect(await bytesOf(opened!.blocks)).toEqual(raw);
+  // More than there are connections: one that is not read gives its own back.
+  for (let n = 0; n < 70; n++) {
+    await using unread = await reader.open("a", name);
+    expect(unread?.complete).toBe(true);
+  }
   expect(await reader.open("a", "000000010000000000000002")).toBeUndefined();
   await objects.put(walKey(prefix, "a", name), file.subarray(0, file.length - 50));
   const cut = await reader.open("a", name);

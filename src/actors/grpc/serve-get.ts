@@ -26,7 +26,7 @@ export function getMethod(options: { reader: WalReader; telemetry: Pick<IngestTe
     });
     let end: WalServingEvent = { type: "shutdown.requested" }; // unless it comes to another one
     try {
-      const opened = await reader.open(cluster, name, signalOf(call));
+      await using opened = await reader.open(cluster, name, signalOf(call));
       if (opened === undefined) throw new KlioError("KLIO-WAL-MISSING", `${tier} has no ${name} of ${cluster}`);
       const segmentSize = BigInt(opened.segmentBytes);
       const { stored } = opened;

@@ -132,9 +132,13 @@ export async function openGet(
   }
   const segmentBytes = first.done ? 0 : Number(first.value.segmentSize);
   const complete = !walName.endsWith(".partial");
+  let isAtEnd = false;
+  const hangUp = () => {
+    stop();
+    if (!isAtEnd) call.cancel();
+  };
   const blocks = async function* (): AsyncGenerator<Uint8Array> {
     const whole = new ReceivedFile(peer, walName, { reuses: reusesBlocks });
-    let isAtEnd = false;
     try {
       for (let next = first; !next.done; next = await messages.next()) {
         const raw = whole.take(next.value);
@@ -146,11 +150,10 @@ export async function openGet(
       if (signal?.aborted) throw new KlioError("KLIO-CANCELLED", `the download of ${walName} was cancelled`);
       throw error instanceof KlioError ? error : callError(error, peer);
     } finally {
-      stop();
       whole.close();
-      if (!isAtEnd) call.cancel();
+      hangUp();
     }
     whole.check(segmentBytes, complete);
   };
-  return ok({ segmentBytes, complete, blocks: blocks() });
+  return ok({ segmentBytes, complete, blocks: blocks(), [Symbol.asyncDispose]: async () => hangUp() });
 }

@@ -72,9 +72,10 @@ export async function readWalCatalogue(
       try {
         const opened = await client.get(name, { signal });
         if (opened.kind !== "ok") throw new KlioError(opened.code, opened.reason);
-        if (opened.value === undefined) continue;
+        await using wal = opened.value;
+        if (wal === undefined) continue;
         const take = begin();
-        for await (const block of opened.value.blocks) take(block);
+        for await (const block of wal.blocks) take(block);
         return ok(true);
       } catch (error) {
         failed = failureOf(error);

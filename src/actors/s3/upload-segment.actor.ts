@@ -5,7 +5,7 @@ import { compareContent, type Relation } from "../../domain/compare-content.ts";
 import type { Log } from "../../domain/log.ts";
 import { walKey } from "../../domain/object-key.ts";
 import { failure, failureOf, type Outcome, ok } from "../../domain/outcome.ts";
-import type { OpenWal, WalReader } from "../../domain/wal-reader.ts";
+import type { WalReader } from "../../domain/wal-reader.ts";
 import { parseWalName } from "../../domain/wal-segment.ts";
 import { KlioError } from "../../errors.ts";
 import type { PutResult, ReadResult } from "../../machines/segment-offload.machine.ts";
@@ -72,12 +72,10 @@ export function segmentUploader(options: SegmentUploaderOptions) {
 
   /** How tier 2's object relates to tier 1's file. An object that cannot be decoded is not ours. */
   async function relationOf(cluster: string, name: string, signal?: AbortSignal): Promise<Relation | "gone"> {
-    const opened: OpenWal[] = [];
     try {
-      const there = await options.tier2.open(cluster, name, signal);
+      await using there = await options.tier2.open(cluster, name, signal);
       if (there === undefined) return "gone";
-      opened.push(there);
-      const here = await options.tier1.open(cluster, name, signal);
+      await using here = await options.tier1.open(cluster, name, signal);
       if (here === undefined) return "different";
       if (there.segmentBytes !== here.segmentBytes) return "different";
       return await compareContent(there.blocks, here.blocks);

@@ -226,7 +226,7 @@ export class WalStore implements WalReader {
   async #storedSystemId(cluster: string): Promise<Uint8Array | undefined> {
     const name = await this.#latest(cluster);
     if (name === undefined) return undefined;
-    const opened = await this.open(cluster, name);
+    await using opened = await this.open(cluster, name);
     for await (const block of opened?.blocks ?? []) return block;
     return undefined;
   }

@@ -39,11 +39,12 @@ export async function downloadWal(options: DownloadOptions): Promise<DownloadOut
     const trace = options.traceparent === undefined ? {} : { traceparent: options.traceparent };
     const opened = await client.get(name, { signal, reusesBlocks: true, ...trace });
     if (opened.kind !== "ok") throw new KlioError(opened.code, opened.reason);
-    if (opened.value === undefined) return { kind: "missing" };
-    const bytes = await writeWal(opened.value, name, into, () => watchdog.refresh());
+    await using wal = opened.value;
+    if (wal === undefined) return { kind: "missing" };
+    const bytes = await writeWal(wal, name, into, () => watchdog.refresh());
     isStored = true;
     const isSegment = requireWalName(name).kind !== "history";
-    return { kind: "stored", tier, bytes, segmentBytes: isSegment ? opened.value.segmentBytes : 0 };
+    return { kind: "stored", tier, bytes, segmentBytes: isSegment ? wal.segmentBytes : 0 };
   } catch (error) {
     const known = fileError(error, into);
     if (stalled.signal.aborted && !options.signal?.aborted && known instanceof KlioError)

@@ -241,4 +241,11 @@ test("leaving the loop closes the source, and an abort ends the reading", async 
   controller.abort();
   await expect(bytesOf(second!.blocks)).rejects.toMatchObject({ code: "KLIO-CANCELLED" });
   expect(closed).toBe(2);
+  // Neither begun nor left: whoever opened it disposes of it.
+  {
+    await using unread = await decodeWalFile(source(), { master, cluster, name });
+    expect(unread?.complete).toBe(true);
+    expect(closed).toBe(2);
+  }
+  expect(closed).toBe(3);
 });
