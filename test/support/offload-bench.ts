@@ -16,6 +16,7 @@ import { noTelemetry } from "../../src/telemetry/telemetry.ts";
 import { masterKeyOf } from "../../src/wire/wal-file-header.ts";
 import { type TestS3, testS3 } from "./s3.ts";
 import { type TestLog, testLog } from "./test-log.ts";
+import { walSegment } from "./wal-bytes.ts";
 
 export const SEGMENT_BYTES = 1 << 20;
 export const wal = (n: number, timeline = 1) =>
@@ -141,15 +142,14 @@ export async function offloadBench(directory: string): Promise<OffloadBench> {
       return role;
     },
     async segment(cluster, name, tell = true) {
-      const raw = randomBytes(SEGMENT_BYTES);
       const isPartial = name.endsWith(".partial");
       const stem = name.slice(0, 24);
+      const raw = walSegment(stem, SEGMENT_BYTES);
       const writer = await store.openWriter({
         cluster,
         name: stem,
         segmentBytes: SEGMENT_BYTES,
         fromOffset: 0,
-        allowForeign: true,
       });
       const bytes = isPartial ? raw.subarray(0, 200_000) : raw;
       writer.append(bytes, 0);
