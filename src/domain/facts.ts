@@ -17,6 +17,8 @@ export type Fact =
   | { type: "relay.finished"; cluster: string; backup: string }
   /** The queue delivered a task once more. */
   | { type: "task.redelivered"; stream: string }
+  /** A message of the queue was no task, and was dropped. */
+  | { type: "task.undecodable"; stream: string }
   /** A fresh backup was read back; `coverage`: share of its file contents that was read, 0 … 1. */
   | { type: "backup.verified"; coverage: number }
   /** A backup is complete. `unverified`: no verification of it could be made. */

@@ -48,6 +48,7 @@ const recorders: { [T in Fact["type"]]: Recorder<T> } = {
     to.add("klio.consumer.backup_verification_failure", 1, { cluster_name: cluster }),
   "relay.finished": (to, { cluster }) => to.add("klio.consumer.relayed", 1, { cluster_name: cluster }),
   "task.redelivered": (to, { stream }) => to.add("klio.queue.redeliveries", 1, { stream }),
+  "task.undecodable": (to, { stream }) => to.add("klio.queue.undecodable", 1, { stream }),
   "backup.verified": (to, { coverage }) => to.set("klio.backup.verification_coverage", coverage, {}),
   "backup.completed": (to, { unverified }) => to.set("klio.backup.unverified", unverified ? 1 : 0, {}),
   "reconcile.begun": (to, { controller, retried }, now) => {

@@ -227,6 +227,7 @@ export const metrics = {
     int: false,
   }),
   "klio.queue.redeliveries": counter("", server, ["stream"], "Tasks that the queue delivered once more.", own),
+  "klio.queue.undecodable": counter("", server, ["stream"], "Messages that were no tasks and were dropped.", own),
   "klio.queue.dead_letters": gauge("", server, ["stream"], "Tasks that only a person can help.", own),
   "klio.slot.retained_size": gauge("By", plugin, byCluster, "WAL that PostgreSQL keeps for the slot.", own),
   "klio.slot.safe_size": gauge(

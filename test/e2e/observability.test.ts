@@ -72,6 +72,7 @@ afterAll(() => stack.disposeAsync(), 60_000);
 const troubles: readonly MetricName[] = [
   "klio.consumer.abandoned",
   "klio.queue.redeliveries",
+  "klio.queue.undecodable",
   "klio.machine.ignored",
   "klio.slot.time_to_full",
 ];

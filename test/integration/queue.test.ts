@@ -82,6 +82,7 @@ test("KLIO-QUEUE-MESSAGE: what cannot be decoded is dropped with a line, and del
   expect(source.log.lines.map(({ event, message }) => `${event}: ${message}`)).toEqual([
     "queue.message.invalid: a message is dropped: a queue message is not JSON: Expected property name or '}' in JSON at position 1 (line 1 column 2)",
   ]);
+  expect(source.facts).toEqual([{ type: "task.undecodable", stream: "klio-wal-stream" }]);
   await eventually(async () => {
     const pending = await queue.pendingOf("wal", "a");
     return pending.kind === "ok" && pending.value === 1;

@@ -189,6 +189,8 @@ export function taskSource({ queue, kind, report, log, random, crowd }: TaskSour
       } catch (error) {
         const { subject, seq: sequence } = given;
         log.warn("queue.message.invalid", `a message is dropped: ${errorText(error)}`, { subject, sequence });
+        report({ type: "task.undecodable", stream: queue.names.stream[kind] });
+        ended.add(sequence); // told once, also when it was found and handed out
         if (message === undefined) void removeMessage(queue, kind, sequence);
         else message.term("undecodable");
       }
