@@ -1,6 +1,7 @@
 // The way to tier 2, measured on a real S3 server behind a link of 50 ms and of none: how long segments take against plain parallel
-// PUTs of the same objects by curl, what they cost in CPU and memory, how far the frontier is behind, how a long backlog
-// drains (with KLIO_BENCH_BACKLOG=10000; 1,000 without), and what the relay of an unchanged backup sends.
+// PUTs of the same objects by curl, and what they cost in CPU and memory, for WAL of a bulk load and for segments that cannot be
+// made smaller, which no WAL is like; how far the frontier is behind, how a long backlog drains (with KLIO_BENCH_BACKLOG=10000;
+// 1,000 without), and what the relay of an unchanged backup sends.
 import { execFile, fork } from "node:child_process";
 import { createDecipheriv, randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -106,24 +107,11 @@ export async function benchTier2(): Promise<Figure[]> {
       executable: findTool("versitygw", process.env),
     }),
   );
-  const figures: Figure[] = [];
-  const tier1 = join(directory, "tier1");
-  const filled = await fillTier1(tier1, SEGMENTS, SEGMENT_BYTES);
-  const objects = join(directory, "objects");
-  mkdirSync(objects);
-  const someKey = masterKeyOf(randomBytes(32));
-  for (const name of filled.names) {
-    const exported = await filled.store.exportTo("main", name, someKey);
-    if (exported === undefined) throw new Error(`${name} is not there`);
-    await pipeline(exported.body(), createWriteStream(join(objects, name)));
-    await exported.close();
-  }
-  await filled.store.close();
   let runs = 0;
-  const settingOf = (port: number, more: Partial<Setting> = {}): Setting => ({
-    walDirectory: tier1,
+  const settingOf: SettingOf = (port, segments, more = {}) => ({
+    walDirectory: segments.walDirectory,
     queueDirectory: join(directory, `queue-${++runs}`),
-    masterKey: filled.masterKey,
+    masterKey: segments.masterKey,
     s3: {
       bucketName: s3.bucket,
       region: s3.region,
@@ -136,119 +124,132 @@ export async function benchTier2(): Promise<Figure[]> {
     limits: {},
     ...more,
   });
-  const forget = (prefix: string) => rmSync(join(s3.bucketDirectory, prefix), { recursive: true, force: true });
-
-  for (const delayMs of [DELAY_MS, 0]) {
-    await using link = await slowLink({ port: s3.port }, delayMs);
-    const at = `at ${delayMs} ms`;
-    const isFirst = delayMs === DELAY_MS;
-    await curlSeconds(s3, link.port, objects, filled.names.slice(0, CURL_AT_ONCE), "warm");
-    forget("warm");
-    const curl = await curlSeconds(s3, link.port, objects, filled.names, "curl");
-    forget("curl");
-    const drain = async (limits: Setting["limits"], times: number) => {
-      link.reset();
-      const settings = Array.from({ length: times }, () => settingOf(link.port, { limits }));
-      const order = { kind: "drain", segments: SEGMENTS } as const;
-      const measured = await measure(...settings.map((setting) => ({ setting, order })));
-      for (const { prefix } of settings) forget(prefix);
-      const { PUT: puts = 0, ...others } = link.requests();
-      const rest = Object.values(others).reduce((sum, n) => sum + n, 0);
-      // The envelope of each run's key is one PUT more.
-      const perSegment = (puts - times) / (SEGMENTS * times);
-      return { first: measured[0], last: measured.at(-1)!, perSegment, others: rest / times };
-    };
-    const parallel = await drain({}, 2);
-    const again = await curlSeconds(s3, link.port, objects, filled.names, "curl");
-    forget("curl");
-    const serial = await drain({ maxConcurrent: 1 }, 1);
-    const plain = (curl + again) / 2;
-    const gib = (SEGMENTS * SEGMENT_BYTES) / GIB;
-    const { first, last } = parallel;
-    const serialSeconds = serial.first.seconds;
-    figures.push(
-      { name: `64 segments of 16 MiB by curl, eight at a time, ${at}`, value: plain, unit: "s" },
-      { name: `the same by the offload, ${at}`, value: first.seconds, unit: "s" },
-      { name: `offload / curl, ${at}`, value: first.seconds / plain, unit: "x", ...(isFirst && { bound: 1.3 }) },
-      { name: `the same one at a time, ${at}`, value: serialSeconds, unit: "s" },
-      {
-        name: `one at a time / in parallel, ${at}`,
-        value: serialSeconds / first.seconds,
-        unit: "x",
-        ...(isFirst && { atLeast: 3 }),
-      },
-      { name: `PUTs per segment, ${at}`, value: parallel.perSegment, unit: "requests", bound: 1 },
-      { name: `other requests in all, ${at}`, value: parallel.others, unit: "requests" },
-      { name: `CPU of the process, first GiB, incompressible, ${at}`, value: first.cpuSeconds / gib, unit: "s/GiB" },
-      {
-        name: `CPU of the process, second GiB, incompressible, ${at}`,
-        value: last.cpuSeconds / gib,
-        unit: "s/GiB",
-        bound: 1.2,
-      },
-      { name: `CPU of AES-GCM and CRC-32 alone, then, ${at}`, value: bareCpu(), unit: "s/GiB" },
-      { name: `memory above idle, ${at}`, value: (first.peakBytes - first.idleBytes) / MIB, unit: "MiB", bound: 64 },
-    );
-    if (isFirst) {
-      const followed = settingOf(link.port, { walDirectory: join(directory, "followed") });
-      const order = { kind: "follow", segments: FOLLOWED, perSecond: 4 } as const;
-      const [{ lagsMs }] = await measure({ setting: followed, order });
-      forget(followed.prefix);
-      figures.push({
-        name: `frontier behind at 4 segments/s, p95, ${at}`,
-        value: quantile(lagsMs, 0.95) / 1_000,
-        unit: "s",
-        bound: 2,
-      });
-    }
-  }
-  figures.push(...(await cpuOfWal(directory, settingOf, s3)));
+  const figures: Figure[] = [];
+  const bulk = await bulkSegments(directory);
+  figures.push({ name: "what tier 1 stores of WAL of a bulk load", value: bulk.storedPercent, unit: "%" });
+  for (const delayMs of [DELAY_MS, 0]) figures.push(...(await transfer(s3, settingOf, bulk, delayMs)));
+  figures.push(await lag(directory, s3, settingOf, bulk));
+  rmSync(bulk.walDirectory, { recursive: true, force: true });
+  rmSync(bulk.objects, { recursive: true, force: true });
+  const incompressible = await segmentsOf(directory, "incompressible");
+  for (const delayMs of [DELAY_MS, 0]) figures.push(...(await transfer(s3, settingOf, incompressible, delayMs)));
   figures.push(...(await backlog(directory, settingOf, s3)), ...(await relay(directory, s3)));
   return figures;
 }
 
-/** CPU for what bulk loads really write; the segments above cannot be made smaller, which no WAL is like. */
-async function cpuOfWal(
-  directory: string,
-  settingOf: (port: number, more: Partial<Setting>) => Setting,
-  s3: LocalS3,
-): Promise<Figure[]> {
-  const walDirectory = join(directory, "bulk");
-  const fill = async () => {
-    await using source = await bulkWal(join(directory, "postgresql"), SEGMENTS);
-    return await fillTier1(walDirectory, SEGMENTS, SEGMENT_BYTES, source.read); // while PostgreSQL is there
-  };
-  const { store, masterKey, names } = await fill();
-  const [name = ""] = names.slice(SEGMENTS / 2);
-  const stored = await store.exportTo("main", name, masterKeyOf(randomBytes(32)));
-  await stored?.close();
+/** Segments on tier 1, and the same as objects for curl. */
+type Segments = {
+  label: string;
+  walDirectory: string;
+  masterKey: string;
+  objects: string;
+  names: string[];
+  storedPercent: number;
+};
+type SettingOf = (
+  port: number,
+  segments: Pick<Segments, "walDirectory" | "masterKey">,
+  more?: Partial<Setting>,
+) => Setting;
+
+async function segmentsOf(directory: string, label: string, read?: (name: string) => Buffer): Promise<Segments> {
+  const walDirectory = join(directory, label.replaceAll(" ", "-"));
+  const { store, masterKey, names } = await fillTier1(walDirectory, SEGMENTS, SEGMENT_BYTES, read);
+  const objects = `${walDirectory}-objects`;
+  mkdirSync(objects);
+  const someKey = masterKeyOf(randomBytes(32));
+  let bytes = 0;
+  for (const name of names) {
+    const exported = await store.exportTo("main", name, someKey);
+    if (exported === undefined) throw new Error(`${name} is not there`);
+    bytes += exported.bytes;
+    await pipeline(exported.body(), createWriteStream(join(objects, name)));
+    await exported.close();
+  }
   await store.close();
-  await using link = await slowLink({ port: s3.port }, DELAY_MS);
-  const order = { kind: "drain", segments: SEGMENTS } as const;
-  const settings = [1, 2].map(() => settingOf(link.port, { walDirectory, masterKey }));
-  const measured = await measure(...settings.map((setting) => ({ setting, order })));
-  rmSync(walDirectory, { recursive: true, force: true });
-  const of = `of WAL of a bulk load, at ${DELAY_MS} ms`;
+  const storedPercent = (bytes / (SEGMENTS * SEGMENT_BYTES)) * 100;
+  return { label, walDirectory, masterKey, objects, names, storedPercent };
+}
+
+/** What bulk loads really write. */
+async function bulkSegments(directory: string): Promise<Segments> {
+  await using source = await bulkWal(join(directory, "postgresql"), SEGMENTS);
+  return await segmentsOf(directory, "WAL of a bulk load", source.read); // while PostgreSQL is there
+}
+
+/** The segments by curl, in parallel and one at a time; the bounds are those of the longer way. */
+async function transfer(s3: LocalS3, settingOf: SettingOf, segments: Segments, delayMs: number): Promise<Figure[]> {
+  await using link = await slowLink({ port: s3.port }, delayMs);
+  const { objects, names, label } = segments;
+  const of = `${label}, ${delayMs} ms`;
+  const isFar = delayMs === DELAY_MS;
+  const forget = (prefix: string) => rmSync(join(s3.bucketDirectory, prefix), { recursive: true, force: true });
+  const curl = async (some: string[]) => {
+    const seconds = await curlSeconds(s3, link.port, objects, some, "curl");
+    forget("curl");
+    return seconds;
+  };
+  const drain = async (limits: Setting["limits"]) => {
+    link.reset();
+    const settings = [1, 2].map(() => settingOf(link.port, segments, { limits }));
+    const order = { kind: "drain", segments: SEGMENTS } as const;
+    const measured = await measure(...settings.map((setting) => ({ setting, order })));
+    for (const { prefix } of settings) forget(prefix);
+    const { PUT: puts = 0, ...others } = link.requests();
+    const rest = Object.values(others).reduce((sum, n) => sum + n, 0);
+    // The envelope of each run's key is one PUT more.
+    return { first: measured[0], last: measured.at(-1)!, perSegment: (puts - 2) / (SEGMENTS * 2), others: rest / 2 };
+  };
+  await curl(names.slice(0, CURL_AT_ONCE));
+  const before = await curl(names);
+  const { first, last, perSegment, others } = await drain({});
+  const plain = (before + (await curl(names))) / 2;
+  const serial = (await drain({ maxConcurrent: 1 })).last;
+  const gib = (SEGMENTS * SEGMENT_BYTES) / GIB;
+  const peak = Math.max(first.peakBytes - first.idleBytes, last.peakBytes - last.idleBytes) / MIB;
   return [
+    { name: `64 segments by curl, eight at a time; ${of}`, value: plain, unit: "s" },
+    { name: `by the offload, its first; ${of}`, value: first.seconds, unit: "s" },
+    { name: `offload / curl; ${of}`, value: first.seconds / plain, unit: "x", ...(isFar && { bound: 1.3 }) },
+    { name: `by the offload, its second; ${of}`, value: last.seconds, unit: "s" },
+    { name: `one at a time, the second; ${of}`, value: serial.seconds, unit: "s" },
     {
-      name: `CPU of the process, second GiB ${of}`,
-      value: (measured.at(-1)!.cpuSeconds * GIB) / (SEGMENTS * SEGMENT_BYTES),
-      unit: "s/GiB",
-      bound: 1.2,
+      name: `one at a time / in parallel; ${of}`,
+      value: serial.seconds / last.seconds,
+      unit: "x",
+      ...(isFar && { atLeast: 3 }),
     },
-    { name: "what tier 1 stores of it", value: ((stored?.bytes ?? Number.NaN) / SEGMENT_BYTES) * 100, unit: "%" },
+    { name: `PUTs per segment; ${of}`, value: perSegment, unit: "requests", bound: 1 },
+    { name: `other requests in all; ${of}`, value: others, unit: "requests" },
+    { name: `CPU of the process, first GiB; ${of}`, value: first.cpuSeconds / gib, unit: "s/GiB" },
+    { name: `CPU of the process, second GiB; ${of}`, value: last.cpuSeconds / gib, unit: "s/GiB", bound: 1.2 },
+    { name: `CPU of AES-GCM and CRC-32 of 1 GiB alone, then; ${of}`, value: bareCpu(), unit: "s/GiB" },
+    { name: `memory above idle; ${of}`, value: peak, unit: "MiB", bound: 64 },
   ];
 }
 
+/** How far the frontier is behind what is being stored. */
+async function lag(directory: string, s3: LocalS3, settingOf: SettingOf, { masterKey }: Segments): Promise<Figure> {
+  await using link = await slowLink({ port: s3.port }, DELAY_MS);
+  const setting = settingOf(link.port, { walDirectory: join(directory, "followed"), masterKey });
+  const [{ lagsMs }] = await measure({ setting, order: { kind: "follow", segments: FOLLOWED, perSecond: 4 } });
+  return {
+    name: `frontier behind at 4 segments/s, p95; incompressible, ${DELAY_MS} ms`,
+    value: quantile(lagsMs, 0.95) / 1_000,
+    unit: "s",
+    bound: 2,
+  };
+}
+
 /** A long backlog of small, compressible segments: the pace and the memory of its course. */
-async function backlog(directory: string, settingOf: (port: number, more: Partial<Setting>) => Setting, s3: LocalS3) {
+async function backlog(directory: string, settingOf: SettingOf, s3: LocalS3) {
   const walDirectory = join(directory, "backlog");
   const { store, masterKey } = await fillTier1(walDirectory, BACKLOG, MIB, (name, bytes) =>
     walSegment(name, bytes, { fill: 7 }),
   );
   await store.close();
   await using link = await slowLink({ port: s3.port }, DELAY_MS);
-  const setting = settingOf(link.port, { walDirectory, masterKey, segmentBytes: MIB });
+  const setting = settingOf(link.port, { walDirectory, masterKey }, { segmentBytes: MIB });
   const [measured] = await measure({ setting, order: { kind: "drain", segments: BACKLOG } });
   const { course, seconds, peakBytes, idleBytes } = measured;
   const paces = course.map((point, i) => BACKLOG / 10 / (point.seconds - (course[i - 1]?.seconds ?? 0)));
