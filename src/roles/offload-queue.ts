@@ -8,7 +8,7 @@ import type { Log } from "../domain/log.ts";
 import { KlioError } from "../errors.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 import { queueNames } from "../wire/subject.ts";
-import { watchQueueVolume } from "./queue-volume.ts";
+import { isVolumeFull, watchQueueVolume } from "./queue-volume.ts";
 import { superviseChild } from "./supervise.ts";
 
 export type QueueSource =
@@ -35,34 +35,40 @@ function logLine(log: Log, line: string): void {
 
 const AGAIN = { firstMs: 500, factor: 2, limitMs: 15_000 };
 
-/** A queue that is away now is awaited in the background: WAL reception does not depend on it. Rejects with KLIO-QUEUE-REFUSED. */
-async function openExternal(address: QueueAddress, log: Log, signal: AbortSignal): Promise<RunningQueue> {
-  const stop = new AbortController();
-  const stopped = AbortSignal.any([signal, stop.signal]);
-  const again = async (first: KlioError): Promise<Queue> => {
+/** A queue that could not be opened now (`first` says why) is opened in the background: WAL reception does not depend on it. */
+function openLater(address: QueueAddress, first: KlioError, options: { log: Log; signal: AbortSignal }): Queue {
+  const { log, signal } = options;
+  const again = async (): Promise<Queue> => {
     let told = first.message;
     log.warn("queue.away", `${told}; tasks wait in memory, and the reconciler finds what is lost`, {
       code: first.code,
     });
     for (let attempt = 1; ; attempt++) {
-      await wait(backoffMs(AGAIN, attempt, Math.random()), undefined, { signal: stopped });
+      await wait(backoffMs(AGAIN, attempt, Math.random()), undefined, { signal });
       try {
-        const queue = await openQueue(address, { log, signal: stopped });
+        const queue = await openQueue(address, { log, signal });
         log.info("queue.reached", `the queue is there after ${attempt} further attempts`, { attempts: attempt });
         return queue;
       } catch (error) {
         if (!(error instanceof KlioError) || error.kind === "bug") throw error;
-        if (error.message !== told) log.warn("queue.away", error.message, { code: error.code });
+        if (error.message !== told && !signal.aborted) log.warn("queue.away", error.message, { code: error.code });
         told = error.message;
       }
     }
   };
+  return lateQueue(queueNames(address.namespace), again());
+}
+
+/** Rejects with KLIO-QUEUE-REFUSED. */
+async function openExternal(address: QueueAddress, log: Log, signal: AbortSignal): Promise<RunningQueue> {
+  const stop = new AbortController();
+  const stopped = AbortSignal.any([signal, stop.signal]);
   const open = async (): Promise<Queue> => {
     try {
       return await openQueue(address, { log, signal });
     } catch (error) {
       if (!(error instanceof KlioError) || error.code !== "KLIO-QUEUE-DOWN") throw error;
-      return lateQueue(queueNames(address.namespace), again(error));
+      return openLater(address, error, { log, signal: stopped });
     }
   };
   const queue = await open();
@@ -78,7 +84,10 @@ async function openExternal(address: QueueAddress, log: Log, signal: AbortSignal
   };
 }
 
-/** Rejects with KLIO-QUEUE-DOWN when the embedded queue cannot be had, KLIO-QUEUE-REFUSED when an external one refuses us. */
+/**
+ * Rejects with KLIO-QUEUE-DOWN when the embedded queue cannot be had, KLIO-QUEUE-REFUSED when an external one refuses us. A full
+ * volume is awaited like an external queue that is away.
+ */
 export async function runQueue(options: {
   source: QueueSource;
   telemetry: Telemetry;
@@ -108,9 +117,19 @@ export async function runQueue(options: {
     log,
     signal,
   });
-  try {
+  const stop = new AbortController();
+  const open = async (): Promise<Queue> => {
     const { url, user, password } = embedded;
-    const queue = await openQueue({ url, user, password, namespace: "", replicas: 1 }, { log, signal });
+    const address = { url, user, password, namespace: "", replicas: 1 };
+    try {
+      return await openQueue(address, { log, signal });
+    } catch (error) {
+      if (!(error instanceof KlioError) || !isVolumeFull(error.message)) throw error;
+      return openLater(address, error, { log, signal: AbortSignal.any([signal, stop.signal]) });
+    }
+  };
+  try {
+    const queue = await open();
     opened = queue;
     return {
       queue,
@@ -118,6 +137,7 @@ export async function runQueue(options: {
       pid: child.pid,
       state: () => (child.pid() === 0 ? "restarting" : "running"),
       async close() {
+        stop.abort();
         volume.stop();
         await queue[Symbol.asyncDispose]();
         await child.stop();

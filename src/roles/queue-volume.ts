@@ -6,6 +6,9 @@ import type { Log } from "../domain/log.ts";
 import { errorText } from "../errors.ts";
 
 const FULL = /no space left on device|disk quota exceeded|critical write error/i;
+/** Whether nats-server, or the system, speaks of a full volume. */
+export const isVolumeFull = (text: string) => FULL.test(text);
+
 /** More than the queue writes before the next look. */
 const PROBE_BYTES = 1 << 20;
 const FIRST_LOOK_MS = 500;
@@ -43,7 +46,7 @@ export function watchQueueVolume(options: { directory: string; restart: () => vo
   };
   return {
     heard(line) {
-      if (!FULL.test(line)) return false;
+      if (!isVolumeFull(line)) return false;
       if (timer === undefined && !hasStopped) {
         log.warn("queue.full", `the volume of the queue is full (${directory}); tasks wait in memory: ${line.trim()}`, {
           code: "KLIO-DISK-FULL",

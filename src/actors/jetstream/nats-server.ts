@@ -13,6 +13,8 @@ export type EmbeddedQueue = {
 };
 
 const LOOPBACK = "127.0.0.1";
+/** The volume is the limit. Left to itself the server takes three quarters of what is free at its start, for good: 0 when it is full. */
+const MAX_STORE = "1PB";
 
 function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
@@ -55,7 +57,7 @@ export async function embedQueue(options: {
   const config = `# written by klio at each start
 listen: ${quote(`${LOOPBACK}:${port}`)}
 server_name: "klio-queue"
-jetstream { store_dir: ${quote(directory)}, sync_interval: always }
+jetstream { store_dir: ${quote(directory)}, sync_interval: always, max_file_store: ${MAX_STORE} }
 authorization { user: ${quote(user)}, password: ${quote(password)} }
 max_payload: 64KB
 `;

@@ -68,6 +68,12 @@ export function spawnTied(
   return spawn(program, argv, { ...options, env: { ...env }, stdio: "pipe" });
 }
 
+/** An expected failure, or a system call that was refused; anything else is a bug. */
+function isPassing(error: unknown): boolean {
+  if (error instanceof KlioError) return error.kind !== "bug";
+  return error instanceof Error && "syscall" in error;
+}
+
 /** Actor logic for `childProcess.runChild`. Stopping the actor ends the child; `stopped` resolves when it is gone. */
 export function runChild(spec: (name: string) => ChildSpec, onGone: (name: string) => void) {
   return fromCallback<{ type: "shutdown.requested" }, { name: string }>(({ input, sendBack }) => {
@@ -75,17 +81,17 @@ export function runChild(spec: (name: string) => ChildSpec, onGone: (name: strin
     let made: ChildSpec;
     try {
       made = spec(input.name);
+      mkdirSync(dirname(made.lockFile), { recursive: true });
+      endLeftOver(made.lockFile);
     } catch (error) {
-      if (!(error instanceof KlioError) || error.kind === "bug") throw error;
-      // A file that it is made from cannot be used now (a certificate being replaced): that may pass.
+      // A file that it is made from cannot be used now (a certificate being replaced, a full volume): that may pass.
+      if (!isPassing(error)) throw error;
       queueMicrotask(() => {
-        send({ type: "child.ended", reason: error.message });
+        send({ type: "child.ended", reason: errorText(error) });
         onGone(input.name);
       });
       return;
     }
-    mkdirSync(dirname(made.lockFile), { recursive: true });
-    endLeftOver(made.lockFile);
     const child = spawnTied(made.command, made.args, made.env);
     const abort = new AbortController();
     let refused: string | undefined;
@@ -113,9 +119,17 @@ export function runChild(spec: (name: string) => ChildSpec, onGone: (name: strin
       child.kill("SIGKILL");
     }, made.readyWithinMs);
     child.once("spawn", () => {
-      if (child.pid !== undefined) writeFileSync(made.lockFile, `${child.pid} ${processStartTime(child.pid) ?? ""}\n`);
+      if (child.pid !== undefined) lock(child.pid);
       if ("probe" in made.ready) void probe(made.ready.probe, made.ready.probeEveryMs);
     });
+    const lock = (pid: number) => {
+      try {
+        writeFileSync(made.lockFile, `${pid} ${processStartTime(pid) ?? ""}\n`);
+      } catch (error) {
+        // On a full volume it goes without: where the system can, the child dies with us all the same.
+        made.onLine("stderr", `cannot write ${made.lockFile}: ${errorText(error)}`);
+      }
+    };
     const probe = async (ask: (signal: AbortSignal) => Promise<boolean>, everyMs: number) => {
       while (!abort.signal.aborted && !isReady) {
         if (await ask(abort.signal)) return ready();
