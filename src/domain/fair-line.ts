@@ -11,7 +11,8 @@ export type FairLine = {
 export const emptyLine: FairLine = { waiting: {}, turns: [] };
 
 export function lineUp(line: FairLine, task: OffloadTask): FairLine {
-  const own = line.waiting[task.cluster];
+  // A cluster may have the name of something that every object inherits.
+  const own = Object.hasOwn(line.waiting, task.cluster) ? line.waiting[task.cluster] : undefined;
   return {
     waiting: { ...line.waiting, [task.cluster]: [...(own ?? []), task] },
     turns: own === undefined ? [...line.turns, task.cluster] : line.turns,

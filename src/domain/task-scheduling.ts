@@ -59,7 +59,9 @@ const without = <T>(record: Record<string, T>, key: string): Record<string, T> =
 };
 export const idOf = (actorId: string) => actorId.slice(actorId.indexOf(":") + 1);
 const bytesOf = (tasks: Record<string, OffloadTask>) => Object.values(tasks).reduce((sum, { bytes }) => sum + bytes, 0);
-export const frontierOf = (context: QueueState, cluster: string) => context.frontiers[cluster] ?? noFrontier;
+/** A cluster may have the name of something that every object inherits. */
+export const frontierOf = ({ frontiers }: Pick<QueueState, "frontiers">, cluster: string): Frontier =>
+  (Object.hasOwn(frontiers, cluster) ? frontiers[cluster] : undefined) ?? noFrontier;
 
 /** How many workers may start now; `isOpen`: whether further tasks are asked for. */
 export type Gate = { limit: number; isOpen: boolean };

@@ -12,7 +12,7 @@ import type { FactOf } from "../domain/facts.ts";
 import { type Frontier, noFrontier } from "../domain/frontier.ts";
 import type { Log } from "../domain/log.ts";
 import type { SnapshotRepository, TierName } from "../domain/snapshots.ts";
-import type { QueueFact, QueueLimits } from "../domain/task-scheduling.ts";
+import { frontierOf, type QueueFact, type QueueLimits } from "../domain/task-scheduling.ts";
 import { errorText, KlioError } from "../errors.ts";
 import { offloadQueue, type QueueEvent } from "../machines/offload-queue.machine.ts";
 import type { ReconcileReport, reconciler } from "../machines/reconciler.machine.ts";
@@ -193,7 +193,8 @@ class Offload implements OffloadRole {
   }
 
   frontier(cluster: string): Frontier {
-    return this.#queues.wal?.getSnapshot().context.frontiers[cluster] ?? noFrontier;
+    const context = this.#queues.wal?.getSnapshot().context;
+    return context === undefined ? noFrontier : frontierOf(context, cluster);
   }
 
   paused(): { code: string; reason: string } | undefined {

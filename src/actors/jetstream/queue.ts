@@ -213,13 +213,13 @@ export async function openQueue(address: QueueAddress, options: { log: Log; sign
     readLatest: () =>
       guarded("cannot read the latest uploaded WAL files", async () => {
         const info = await jsm.streams.info(names.latest, { subjects_filter: ">" });
-        const found: Record<string, string> = {};
+        const found: [string, string][] = [];
         for (const subject of Object.keys(info.state.subjects ?? {})) {
           const message = await jsm.streams.getMessage(names.latest, { last_by_subj: subject });
           const { walName } = message.json<{ walName?: unknown }>();
-          if (typeof walName === "string") found[clusterOfSubject(subject)] = walName;
+          if (typeof walName === "string") found.push([clusterOfSubject(subject), walName]);
         }
-        return found;
+        return Object.fromEntries(found);
       }),
     status: () => guarded("cannot read the queue's state", () => readStatus(jsm, names)),
     pendingOf: (kind, cluster) =>

@@ -2,7 +2,12 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { assign, createActor, fromCallback, SimulatedClock, setup } from "xstate";
 import type { OffloadTask, TaskVerdict } from "../../../src/domain/offload-task.ts";
-import type { QueueCommand, QueueFact, QueueLimits } from "../../../src/domain/task-scheduling.ts";
+import {
+  frontierOf,
+  type QueueCommand,
+  type QueueFact,
+  type QueueLimits,
+} from "../../../src/domain/task-scheduling.ts";
 import { offloadQueue } from "../../../src/machines/offload-queue.machine.ts";
 import { done, failed, limits, task, wal } from "../../support/queue-tasks.ts";
 import { stateName } from "../../support/transition-table.ts";
@@ -96,6 +101,26 @@ test("Q2: a cluster with many tasks does not keep another one waiting", () => {
   queue.end(1, done(1));
   queue.end(2, done(2));
   expect(queue.running()).toEqual([9]);
+});
+
+test("a cluster may be called like what every object has", () => {
+  const queue = start();
+  for (const [id, cluster] of [
+    [1, "constructor"],
+    [2, "toString"],
+    [3, "__proto__"],
+  ] as const) {
+    queue.actor.send({ type: "wal.stored", cluster, name: wal(id) });
+    queue.receive(task(id, cluster));
+    expect(queue.running()).toEqual([id]);
+    queue.end(id, done(id));
+    queue.actor.send({ type: "cluster.listing", cluster });
+    queue.actor.send({ type: "cluster.listed", cluster, missing: [], held: [wal(id)] });
+    queue.actor.send({ type: "frontier.restored", cluster, at: wal(id) });
+    expect(frontierOf(queue.actor.getSnapshot().context, cluster)).toMatchObject({ at: wal(id), missing: [] });
+  }
+  queue.receive(task(4, "constructor"), task(5, "__proto__"), task(6, "__proto__"));
+  expect(queue.running()).toEqual([4, 5, 6]);
 });
 
 test("Q3: acknowledged when done and not before; a file that tier 2 surely holds needs no worker", () => {
