@@ -10,7 +10,7 @@ export type BackupTask = {
 };
 
 export type OffloadTask = {
-  /** Sequence of the message in its stream. */
+  /** Never that of another task of this process, also when the queue lost its streams and begins anew. */
   id: number;
   cluster: string;
   /** WAL file name, or backup name; an empty backup name stands for every backup of the cluster that waits. */

@@ -64,14 +64,17 @@ export function taskSource({ queue, kind, report, log, random, crowd }: TaskSour
     /** Taken out of the stream just now: the queue may have handed them out meanwhile. Those of the look before are kept, too. */
     let ended = new Set<number>();
     let endedBefore = new Set<number>();
+    /** Ids of what was handed out before the queue's loss end here: it may still run when others have its sequences. */
+    let idsBefore = 0;
+    let lastId = 0;
     let room = 0;
     let hasStopped = false;
     let wake: () => void = () => undefined;
     let fetching: ConsumerMessages | undefined;
 
     const settled = (id: number) => {
-      const held = inHand.get(id);
-      inHand.delete(id);
+      const held = inHand.get(id - idsBefore);
+      inHand.delete(id - idsBefore);
       return held;
     };
     receive((command) => {
@@ -154,7 +157,7 @@ export function taskSource({ queue, kind, report, log, random, crowd }: TaskSour
       const content = kind === "wal" ? decodeWalMessage(data) : decodeBackupMessage(data);
       const tries = putOff.get(seq)?.tries ?? 0;
       const task: OffloadTask = {
-        id: seq,
+        id: idsBefore + seq,
         cluster: content.clusterName,
         name: "walName" in content ? content.walName : (content.backupName ?? ""),
         bytes: "walName" in content ? (content.bytes ?? UNKNOWN_BYTES) : 0,
@@ -184,7 +187,8 @@ export function taskSource({ queue, kind, report, log, random, crowd }: TaskSour
       try {
         const held = read(given, message);
         if (held.task.deliveries > 1) report({ type: "task.redelivered", stream: queue.names.stream[kind] });
-        inHand.set(held.task.id, held);
+        inHand.set(held.sequence, held);
+        lastId = Math.max(lastId, held.task.id);
         sendBack({ type: "task.received", task: held.task });
       } catch (error) {
         const { subject, seq: sequence } = given;
@@ -241,7 +245,8 @@ export function taskSource({ queue, kind, report, log, random, crowd }: TaskSour
     queue.onLost(() => {
       putOff.clear();
       for (const set of [ended, endedBefore]) set.clear();
-      inHand.clear(); // the sequences of the new stream stand for other tasks
+      inHand.clear();
+      idsBefore = lastId;
       if (!hasStopped) sendBack({ type: "tasks.forgotten" });
     });
     queue.onReconnected(() => void fetching?.close());
