@@ -1,6 +1,7 @@
 // The reconciler's IO: listings of both tiers and of the queue, and what makes them equal again.
 import { fromPromise } from "xstate";
-import { listDeadLetters, retryDeadLetter } from "../actors/jetstream/dead-letters.ts";
+import { dropDeadLetter, listDeadLetters, retryDeadLetter } from "../actors/jetstream/dead-letters.ts";
+import type { Queue } from "../actors/jetstream/queue.ts";
 import type { Relation } from "../domain/compare-content.ts";
 import { walKey, walRoot } from "../domain/object-key.ts";
 import { type Outcome, ok } from "../domain/outcome.ts";
@@ -11,6 +12,7 @@ import { decideWalPruning } from "../domain/wal-retention.ts";
 import { type ErrorCode, errorTable } from "../errors.ts";
 import { type Findings, type Repairs, reconciler } from "../machines/reconciler.machine.ts";
 import { messageId } from "../wire/queue-message.ts";
+import type { TaskKind } from "../wire/subject.ts";
 import { guarded, isFailure, type OffloadParts, openedTier2, type Tier2Parts } from "./offload-parts.ts";
 
 /** Tasks sent per cluster and round; the rest follows in the next one, so that no cluster fills the queue alone. */
@@ -36,11 +38,39 @@ function isCode(code: string): code is ErrorCode {
 }
 const isFatal = (code: string) => isCode(code) && errorTable[code].kind === "fatal";
 
+/**
+ * Sends the dead letters of a cluster again, each one once: its task is in the queue until it succeeds or is buried anew. Sent in
+ * each round, the tasks of one would end as several letters, and those as more. Of several about one thing the newest stays.
+ */
+function resender(queue: Queue) {
+  /** Kind and cluster -> numbers of letters that were sent again. */
+  const sent = new Map<string, Set<number>>();
+  queue.onLost(() => sent.clear());
+  return async (kind: TaskKind, cluster: string): Promise<Outcome<void>> => {
+    const dead = await listDeadLetters(queue, kind, cluster);
+    if (dead.kind !== "ok") return dead;
+    const before = sent.get(`${kind}/${cluster}`);
+    const now = new Set<number>();
+    const told = new Set<string>();
+    for (const letter of dead.value) {
+      const { code, name, sequence } = letter;
+      if (told.has(name)) await dropDeadLetter(queue, kind, sequence);
+      else if (before?.has(sequence)) now.add(sequence);
+      // What only a person can help is left to that person.
+      else if (!isFatal(code) && (await retryDeadLetter(queue, letter)).kind === "ok") now.add(sequence);
+      told.add(name);
+    }
+    sent.set(`${kind}/${cluster}`, now);
+    return ok(undefined);
+  };
+}
+
 /** The reconciler machine with its IO. */
 export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
   const { store, settings, queue, log, tier2 } = parts;
   /** Stored sizes differ when a file was packed anew on its way; what was checked once is not checked again. */
   const cleared = new Set<string>();
+  const letters = resender(parts.queue);
 
   async function clusters(only: string): Promise<Outcome<string[]>> {
     const opened = openedTier2(parts);
@@ -161,10 +191,8 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
       if (sent.kind !== "ok") return sent;
     }
     for (const kind of ["wal", "backup"] as const) {
-      const dead = await listDeadLetters(queue, kind, cluster);
-      if (dead.kind !== "ok") return dead;
-      // What only a person can help is left to that person.
-      for (const letter of dead.value.filter(({ code }) => !isFatal(code))) await retryDeadLetter(queue, letter);
+      const resent = await letters(kind, cluster);
+      if (resent.kind !== "ok") return resent;
     }
     for (const backup of backups) {
       const sent = await hooks.enqueueBackup(cluster, backup);
