@@ -2,6 +2,7 @@
 import { fromPromise } from "xstate";
 import { dropDeadLetter, listDeadLetters, retryDeadLetter } from "../actors/jetstream/dead-letters.ts";
 import type { Queue } from "../actors/jetstream/queue.ts";
+import type { TierRelation } from "../actors/s3/upload-segment.actor.ts";
 import type { Relation } from "../domain/compare-content.ts";
 import { walKey, walRoot } from "../domain/object-key.ts";
 import { type Outcome, ok } from "../domain/outcome.ts";
@@ -24,7 +25,7 @@ type Suspicion = TierDifference["suspicious"][number];
 
 export type ReconcileHooks = {
   /** How tier 2's file relates to tier 1's of the same name, by their contents. */
-  relationOf(cluster: string, name: string): Promise<Relation | "gone">;
+  relationOf(cluster: string, name: string): Promise<TierRelation>;
   listing(cluster: string): void;
   listed(cluster: string, missing: string[], held: string[]): void;
   partials(cluster: string, names: string[]): void;
@@ -93,7 +94,7 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
   async function relationOf(opened: Tier2Parts, cluster: string, { name, tier2Bytes }: Suspicion): Promise<Relation> {
     if (name.endsWith(".partial")) {
       const relation = await hooks.relationOf(cluster, name);
-      return relation === "gone" ? "prefix" : relation;
+      return relation === "gone" ? "prefix" : relation === "alone" ? "same" : relation;
     }
     const exported = await store.exportTo(cluster, name, opened.masterKey);
     await exported?.close();

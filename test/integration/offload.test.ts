@@ -44,31 +44,57 @@ test("a round that is asked for during another one is the next one", async () =>
   expect([second, third].map(({ round }) => round - first.round)).toEqual([1, 2]);
 });
 
+/** Writes a part of the first segment of `a`, as a stream that breaks off and goes on does, and tells it. */
+async function write(bench: OffloadBench, raw: Buffer, from: number, to: number): Promise<void> {
+  const isWhole = to === raw.length;
+  const writer = await bench.store.openWriter({
+    cluster: "a",
+    name: wal(1),
+    segmentBytes: SEGMENT_BYTES,
+    fromOffset: from,
+    allowForeign: true,
+  });
+  writer.append(raw.subarray(from, to), from);
+  if (isWhole) await writer.complete();
+  await writer.close();
+  bench.role().onStored({ cluster: "a", name: isWhole ? wal(1) : `${wal(1)}.partial`, sendToTier2: true });
+}
+
 test("a partial file is relayed, grows there, and gives way to the complete file", async () => {
   await using directory = await temporaryDirectory();
   await using bench = await offloadBench(directory.path);
-  const role = await bench.start({ limits: quick });
+  await bench.start({ limits: quick });
   const raw = Buffer.alloc(SEGMENT_BYTES, 7);
-  const write = async (from: number, to: number, complete = false) => {
-    const writer = await bench.store.openWriter({
-      cluster: "a",
-      name: wal(1),
-      segmentBytes: SEGMENT_BYTES,
-      fromOffset: from,
-      allowForeign: true,
-    });
-    writer.append(raw.subarray(from, to), from);
-    if (complete) await writer.complete();
-    await writer.close();
-    role.onStored({ cluster: "a", name: complete ? wal(1) : `${wal(1)}.partial`, sendToTier2: true });
-  };
-  await write(0, 100_000);
+  await write(bench, raw, 0, 100_000);
   await eventually(async () => (await rawOf(bench, "a", `${wal(1)}.partial`)).length === 100_000);
-  await write(100_000, 300_000);
+  await write(bench, raw, 100_000, 300_000);
   await eventually(async () => (await rawOf(bench, "a", `${wal(1)}.partial`)).length === 300_000);
-  await write(300_000, SEGMENT_BYTES, true);
+  await write(bench, raw, 300_000, SEGMENT_BYTES);
   await eventually(async () => (await bench.names2("a")).join() === wal(1));
   expect((await rawOf(bench, "a", wal(1))).equals(raw)).toBe(true);
+});
+
+test("a partial file that is completed while its beginning is replaced on tier 2 is no conflict", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const raw = Buffer.alloc(SEGMENT_BYTES, 7);
+  let refusals = 0;
+  const put: typeof bench.s3.objects.put = async (...args) => {
+    const answer = await bench.s3.objects.put(...args);
+    if (answer.kind === "ok" && answer.value.kind === "refused" && refusals++ === 0)
+      await write(bench, raw, 300_000, SEGMENT_BYTES);
+    return answer;
+  };
+  const parts = { ...bench.parts, objects: { ...bench.s3.objects, put } };
+  const role = await bench.start({ limits: quick, tier2: { prefix: "p", whenOpen: Promise.resolve(parts) } });
+  await write(bench, raw, 0, 100_000);
+  await eventually(async () => (await rawOf(bench, "a", `${wal(1)}.partial`)).length === 100_000);
+  await write(bench, raw, 100_000, 300_000);
+  await eventually(async () => (await bench.names2("a")).includes(wal(1)));
+  await eventually(async () => (await pending(bench)) === 0);
+  expect(refusals).toBeGreaterThan(0);
+  expect(await role.admin.failed("wal")).toEqual([]);
+  expect(role.paused()).toBeUndefined();
 });
 
 test("P4: while S3 is away storing goes on at once, one line tells it, and everything catches up", async () => {

@@ -27,6 +27,8 @@ export type SegmentUploaderOptions = {
 
 type FileInput = { task: number; cluster: string; name: string };
 type Loaded = { name: string; file: Exported };
+/** `gone`: tier 2 has no such file (any more). `alone`: tier 1 has it no longer, so there is nothing to compare with. */
+export type TierRelation = Relation | "gone" | "alone";
 
 const PARTIAL = ".partial";
 const stemOf = (name: string) => (name.endsWith(PARTIAL) ? name.slice(0, -PARTIAL.length) : name);
@@ -71,12 +73,12 @@ export function segmentUploader(options: SegmentUploaderOptions) {
   }
 
   /** How tier 2's object relates to tier 1's file. An object that cannot be decoded is not ours. */
-  async function relationOf(cluster: string, name: string, signal?: AbortSignal): Promise<Relation | "gone"> {
+  async function relationOf(cluster: string, name: string, signal?: AbortSignal): Promise<TierRelation> {
     try {
       await using there = await options.tier2.open(cluster, name, signal);
       if (there === undefined) return "gone";
       await using here = await options.tier1.open(cluster, name, signal);
-      if (here === undefined) return "different";
+      if (here === undefined) return "alone";
       if (there.segmentBytes !== here.segmentBytes) return "different";
       return await compareContent(there.blocks, here.blocks);
     } catch (error) {
@@ -116,6 +118,8 @@ export function segmentUploader(options: SegmentUploaderOptions) {
     if (relation === "gone") return failure("KLIO-S3-DOWN", `${key} was there and is gone`);
     if (name.endsWith(PARTIAL)) partials.add(`${cluster}/${name}`);
     const isPartial = name.endsWith(PARTIAL);
+    // A partial file was completed meanwhile, and its own task follows; a complete one is no longer wanted on tier 1.
+    if (relation === "alone") return ok({ bytes, wasThere: true });
     // Tier 2 never gets less than it has: a longer partial file stays.
     if (relation === "same" || (relation === "extension" && isPartial)) return ok({ bytes, wasThere: true });
     if (relation === "prefix" && isPartial) {

@@ -42,7 +42,7 @@ test.each<[string, File | KlioError | undefined, File | undefined, unknown]>([
   ["other bytes", { content: "ab" }, { content: "cd" }, "different"],
   ["another segment size", { content: "ab", segmentBytes: 32 }, { content: "ab" }, "different"],
   ["an object that is damaged", { content: damage }, { content: "ab" }, "different"],
-  ["a file that tier 1 no longer has", { content: "ab" }, undefined, "different"],
+  ["a file that tier 1 no longer has", { content: "ab" }, undefined, "alone"],
   ["an object that is gone", undefined, { content: "ab" }, "gone"],
   ["a file that is damaged", { content: "ab" }, { content: damage }, "different"],
   ["a store that does not answer", { content: broken }, { content: "ab" }, broken],
