@@ -10,7 +10,7 @@ import { TIER2_PIN } from "../domain/snapshots.ts";
 import { compareTiers, type TierDifference } from "../domain/tier-difference.ts";
 import type { StoredWal } from "../domain/wal-reader.ts";
 import { decideWalPruning } from "../domain/wal-retention.ts";
-import { type ErrorCode, errorTable } from "../errors.ts";
+import { type ErrorCode, errorTable, KlioError } from "../errors.ts";
 import { type Findings, type Repairs, reconciler } from "../machines/reconciler.machine.ts";
 import { messageId } from "../wire/queue-message.ts";
 import type { TaskKind } from "../wire/subject.ts";
@@ -96,9 +96,15 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
       const relation = await hooks.relationOf(cluster, name);
       return relation === "gone" ? "prefix" : relation === "alone" ? "same" : relation;
     }
-    const exported = await store.exportTo(cluster, name, opened.masterKey);
-    await exported?.close();
-    return exported === undefined || exported.bytes === tier2Bytes ? "same" : "different";
+    try {
+      const exported = await store.exportTo(cluster, name, opened.masterKey);
+      await exported?.close();
+      return exported === undefined || exported.bytes === tier2Bytes ? "same" : "different";
+    } catch (error) {
+      // One bad file must not keep the cluster's others from being compared.
+      if (error instanceof KlioError && error.code === "KLIO-WAL-DAMAGED") return "different";
+      throw error;
+    }
   }
 
   /** `grown`: partial files of which tier 2 has only the beginning. */
