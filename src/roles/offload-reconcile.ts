@@ -141,10 +141,13 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
     const held = there.files.map(({ name }) => name);
     const { different, grown } = await lookAt(opened, cluster, difference.suspicious);
     const missing = [...difference.missing, ...grown];
+    // What tier 2 has with other bytes it lacks: tier 1 must keep the file.
+    const differing = new Set(different);
+    const lacking = [...missing.map(({ name }) => name), ...different].toSorted();
     hooks.listed(
       cluster,
-      missing.map(({ name }) => name),
-      held,
+      lacking,
+      held.filter((name) => !differing.has(name)),
     );
     hooks.partials(
       cluster,
