@@ -118,3 +118,22 @@ test("a queue that an earlier run left with all its room in hand is as fair", as
   expect(source.tasks()[0]).toMatchObject({ cluster: "a", name: wal(1) });
   source.actor.stop();
 }, 60_000);
+
+test("while everything waits, clusters whose tasks are all in hand are not asked for again and again", async () => {
+  await using directory = await temporaryDirectory();
+  await using server = await startQueue(directory.path, testLog());
+  const { queue } = server;
+  const [clusters, each] = [100, 8];
+  await publish(queue, "noisy", 400);
+  const source = listenToTasks(queue, "wal", testLog(), 200, 100);
+  source.command({ type: "room.changed", room: 200 });
+  await eventually(() => source.tasks().length >= 200);
+  for (let n = 0; n < clusters; n++) await publish(queue, `small-${n}`, each);
+  await eventually(() => source.tasks().filter(({ cluster }) => cluster !== "noisy").length === clusters * each);
+  // Nothing ends and nothing comes, as in an outage of tier 2; it is looked each second.
+  const { outMsgs } = queue.connection.stats();
+  const beganMs = Date.now();
+  await eventually(() => Date.now() - beganMs > 4_000);
+  expect(queue.connection.stats().outMsgs - outMsgs).toBeLessThan(1_000 /* a heartbeat of each */ + 20);
+  source.actor.stop();
+}, 60_000);

@@ -27,8 +27,11 @@ export async function lookAhead(queue: Queue, kind: TaskKind, inHand: InHandView
   const { state } = await queue.jsm.streams.info(stream, { subjects_filter: ">" });
   if (state.messages <= inHand.total()) return [];
   const found: StoredMsg[] = [];
-  for (const subject of Object.keys(state.subjects ?? {})) {
-    let missing = SHARE - inHand.count(clusterOfSubject(subject));
+  for (const [subject, stored] of Object.entries(state.subjects ?? {})) {
+    const held = inHand.count(clusterOfSubject(subject));
+    // All it has is in hand: through an outage of tier 2 it would be asked for message by message, each time anew.
+    if (stored <= held) continue;
+    let missing = SHARE - held;
     let from = 1;
     for (let looks = 0; missing > 0 && looks < LOOKS; looks++) {
       const message = await nextOf(queue, stream, subject, from);
