@@ -9,6 +9,7 @@ import { openTier2WalReader } from "../../src/actors/s3/tier2-wal-reader.ts";
 import { walKey } from "../../src/domain/object-key.ts";
 import { encodeWalFile } from "../../src/wire/wal-file-encode.ts";
 import { eventually } from "../support/eventually.ts";
+import { faultyS3 } from "../support/faulty-s3.ts";
 import { testS3 } from "../support/s3.ts";
 import { temporaryDirectory } from "../support/temporary-directory.ts";
 
@@ -228,6 +229,24 @@ test("on a store without conditional writes we look first", async () => {
   await using store = await answering(501, {}, errorBody("NotImplemented"));
   await store.objects.put("x", Buffer.from("x"), absent);
   expect(store.requests).toEqual(["PUT *", "GET "]);
+});
+
+test("one object that the store refuses takes the condition from no other write", async () => {
+  await using directory = await temporaryDirectory();
+  await using s3 = await testS3(directory.path);
+  await using faulty = await faultyS3(s3.s3);
+  const objects = openObjectStore({ ...s3.settings, endpoint: faulty.endpoint });
+  const conditions: unknown[] = [];
+  faulty.spoil(({ method, path, headers }) => {
+    if (method === "PUT" && path.endsWith("/b")) conditions.push(headers["if-none-match"]);
+    return method === "PUT" && path.endsWith("/a")
+      ? { kind: "answer", status: 400, code: "EntityTooLarge" }
+      : undefined;
+  });
+  expect(await objects.put("a", Buffer.from("x"), absent)).toMatchObject({ code: "KLIO-S3-REFUSED" });
+  expect(await objects.put("b", Buffer.from("x"), absent)).toMatchObject({ value: { kind: "stored" } });
+  expect(conditions).toEqual(["*"]);
+  objects.close();
 });
 
 test("the master key of tier 2 lies in the bucket; a wrong pass-phrase touches nothing", async () => {
