@@ -109,6 +109,7 @@ export function fromListing(before: Frontier, missing: readonly string[], held: 
 /** Tier 2 surely holds this segment: its task needs no upload. */
 export function isHeld(frontier: Frontier, name: string): boolean {
   if (!frontier.listed || !isSegment(name) || name > frontier.at) return false;
+  if (frontier.horizon !== "" && name >= frontier.horizon) return false; // which of these are missing is not remembered
   return frontier.missing[lowerBound(frontier.missing, name)] !== name;
 }
 

@@ -60,6 +60,16 @@ test("beyond a bound the missing ones are forgotten, and the frontier stays belo
   expect(pruneBound(frontier)).toBe(name(2_000));
 });
 
+test("what lies beyond the bound is not held, though the frontier had passed it", () => {
+  // Files of an older timeline arrive late, more of them than are remembered.
+  const second = "000000020000000000000001";
+  let frontier = fromListing(noFrontier, [], [second]);
+  for (let n = 1; n <= 2_500; n++) frontier = withStored(frontier, name(n));
+  expect(frontier).toMatchObject({ at: second, horizon: name(2_001) });
+  expect([1, 2_000, 2_001, 2_400].filter((n) => isHeld(frontier, name(n)))).toEqual([]);
+  expect(pruneBound(frontier)).toBe(name(1));
+});
+
 test("for any order of events the frontier equals the one counted from scratch", () => {
   const event = fc.tuple(fc.constantFrom("stored", "offloaded"), fc.integer({ min: 1, max: 12 }));
   fc.assert(
