@@ -172,9 +172,9 @@ class Offload implements OffloadRole {
   }
 
   onStored({ cluster, name, sendToTier2, traceparent }: StoredFact): void {
-    const { tier2, settings, log } = this.#parts;
+    const { tier2, log } = this.#parts;
     if (!tier2.isWanted || this.#stopping !== undefined) return;
-    settings.write(cluster, { sendToTier2 }).catch((error: unknown) => {
+    this.#keepSetting(cluster, sendToTier2).catch((error: unknown) => {
       log.warn("offload.settings", `cannot remember the settings of ${cluster}: ${errorText(error)}`, { cluster });
     });
     if (!sendToTier2) return;
@@ -249,6 +249,14 @@ class Offload implements OffloadRole {
     if (fact.type === "frontier.advanced") void this.#record(fact.cluster, fact.at);
     else if (fact.type === "horizon.reached") this.#request(fact.cluster);
     else logQueueFact(this.#parts.log, fact);
+  }
+
+  async #keepSetting(cluster: string, sendToTier2: boolean): Promise<void> {
+    const { settings } = this.#parts;
+    const before = (await settings.read(cluster)).sendToTier2;
+    await settings.write(cluster, { sendToTier2 });
+    // What was stored while it was not to be sent is missing on tier 2 from now on.
+    if (before === false && sendToTier2 && this.#stopping === undefined) this.#request(cluster);
   }
 
   async #record(cluster: string, at: string): Promise<void> {

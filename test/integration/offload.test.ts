@@ -97,6 +97,29 @@ test("a partial file that is completed while its beginning is replaced on tier 2
   expect(role.paused()).toBeUndefined();
 });
 
+test("a cluster that is sent to tier 2 from now on is listed at once: what it stored before is missing there", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  let role = await bench.start({ limits: quick });
+  const store = async (n: number, sendToTier2: boolean) => {
+    await bench.segment("a", wal(n), false);
+    role.onStored({ cluster: "a", name: wal(n), sendToTier2 });
+  };
+  for (const n of [1, 2]) await store(n, false);
+  expect((await eventually(() => role.admin.reconcile("a"))).clusters[0]).toMatchObject({ missing: 0 });
+  expect(role.frontier("a")).toMatchObject({ listed: true, missing: [] });
+  await store(3, true);
+  await eventually(hasAll(bench, "a", [wal(1), wal(2), wal(3)]));
+  await eventually(() => role.frontier("a").at === wal(3));
+  // It is the same when the server was started anew in between.
+  for (const n of [4, 5]) await store(n, false);
+  await role.stop();
+  role = await bench.start({ limits: quick });
+  await eventually(() => role.frontier("a").listed);
+  await store(6, true);
+  await eventually(hasAll(bench, "a", [wal(4), wal(5), wal(6)]));
+});
+
 test("P4: while S3 is away storing goes on at once, one line tells it, and everything catches up", async () => {
   await using directory = await temporaryDirectory();
   await using bench = await offloadBench(directory.path);
