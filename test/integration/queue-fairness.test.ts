@@ -1,5 +1,5 @@
 // One cluster's backlog before the others' fresh tasks, on a real queue.
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { listDeadLetters } from "../../src/actors/jetstream/dead-letters.ts";
 import { openQueue, type Queue } from "../../src/actors/jetstream/queue.ts";
 import { unwrap } from "../../src/domain/outcome.ts";
@@ -97,6 +97,28 @@ test("a task taken ahead that fails is put off, counts its tries, and is buried 
   });
   source.actor.stop();
 });
+
+test("a task taken ahead that is put off comes again in time, though the clock was set back by a day", async () => {
+  await using directory = await temporaryDirectory();
+  await using server = await startQueue(directory.path, testLog());
+  const { queue } = server;
+  await publish(queue, "a", 100);
+  const source = listenToTasks(queue, "wal", testLog(), 20, 10);
+  source.command({ type: "room.changed", room: 20 });
+  await eventually(() => source.tasks().length >= 20);
+  await publish(queue, "b", 1);
+  const of = (n: number) => eventually(() => source.tasks().filter(({ cluster }) => cluster === "b")[n]);
+  const { id } = await of(0);
+  source.command({ type: "task.delayed", id, delayMs: 500 });
+  const now = Date.now.bind(Date);
+  const clock = vi.spyOn(Date, "now").mockImplementation(() => now() - 86_400_000);
+  try {
+    expect(await of(1)).toMatchObject({ id, deliveries: 2 });
+  } finally {
+    clock.mockRestore();
+    source.actor.stop();
+  }
+}, 60_000);
 
 test("a queue that an earlier run left with all its room in hand is as fair", async () => {
   await using directory = await temporaryDirectory();

@@ -59,7 +59,7 @@ export type TaskSourceOptions = {
 export function taskSource({ queue, kind, report, log, random, crowd }: TaskSourceOptions) {
   return fromCallback<QueueCommand, { queue: string }>(({ sendBack, receive }) => {
     const inHand = new Map<number, InHand>();
-    /** Tasks that failed while they were only found: when they may be found again, and how often they were tried. */
+    /** Tasks that failed while they were only found: when, on a clock that nobody sets, they may be found again, and how often they were tried. */
     const putOff = new Map<number, { untilMs: number; tries: number }>();
     /** Taken out of the stream just now: the queue may have handed them out meanwhile. Those of the look before are kept, too. */
     let ended = new Set<number>();
@@ -104,7 +104,7 @@ export function taskSource({ queue, kind, report, log, random, crowd }: TaskSour
     }
     function giveBack({ message, sequence, task }: InHand, delayMs: number): void {
       if (message !== undefined) message.nak(delayMs);
-      else putOff.set(sequence, { untilMs: Date.now() + delayMs, tries: task.deliveries });
+      else putOff.set(sequence, { untilMs: performance.now() + delayMs, tries: task.deliveries });
     }
     async function acknowledge(held: InHand): Promise<void> {
       await take(held);
@@ -179,7 +179,7 @@ export function taskSource({ queue, kind, report, log, random, crowd }: TaskSour
         message?.ack();
         return;
       }
-      const wait = (putOff.get(given.seq)?.untilMs ?? 0) - Date.now();
+      const wait = Math.ceil((putOff.get(given.seq)?.untilMs ?? 0) - performance.now());
       if (wait > 0) {
         message?.nak(wait);
         return;
@@ -225,7 +225,7 @@ export function taskSource({ queue, kind, report, log, random, crowd }: TaskSour
     const view = {
       count: (cluster: string) => [...inHand.values()].filter(({ task }) => task.cluster === cluster).length,
       total: () => inHand.size,
-      isKnown: (sequence: number) => inHand.has(sequence) || (putOff.get(sequence)?.untilMs ?? 0) > Date.now(),
+      isKnown: (sequence: number) => inHand.has(sequence) || (putOff.get(sequence)?.untilMs ?? 0) > performance.now(),
     };
     let isLooking = false;
     async function look(): Promise<void> {
