@@ -11,12 +11,17 @@ import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
 import { Readable } from "node:stream";
 import { buildQueryString } from "@smithy/core/protocols";
 
-/** Without an answer after this long the request is given up. A part of 8 MiB needs 140 KiB/s. */
-const REQUEST_LIMIT_MS = 60_000;
+/**
+ * A request on which no byte moves for this long, in either direction, is given up. It has no limit as a whole: a slow way to the store
+ * is shared by many segments, and all of them would be broken off each time.
+ */
+const IDLE_LIMIT_MS = 60_000;
 const CONNECT_LIMIT_MS = 5_000;
 /** A store that says nothing to "Expect" gets the body after this long, as curl has it. */
 const CONTINUE_LIMIT_MS = 1_000;
 const MAX_SOCKETS = 64;
+/** A buffer goes out in pieces of this size: below TLS one large write shows no byte until all of it is gone. */
+const PIECE_BYTES = 256 << 10;
 
 type Sent = {
   protocol: string;
@@ -39,8 +44,11 @@ const flat = (headers: IncomingHttpHeaders): Record<string, string> =>
     ),
   );
 
-/** The answer may come before all of the body is sent: then the rest is not, and the connection ends with the answer. */
-export function s3HttpHandler(ca: string | undefined) {
+/**
+ * The answer may come before all of the body is sent: then the rest is not, and the connection ends with the answer. `idleMs`: for tests.
+ * What is aborted, or stands still, while the body of its answer is read ends that body with an error.
+ */
+export function s3HttpHandler(ca: string | undefined, { idleMs = IDLE_LIMIT_MS }: { idleMs?: number } = {}) {
   const kept = { maxSockets: MAX_SOCKETS, keepAlive: true };
   const http = new HttpAgent(kept);
   const https = new HttpsAgent({ ...kept, ...(ca !== undefined && { ca, minVersion: "TLSv1.2" }) });
@@ -63,19 +71,30 @@ export function s3HttpHandler(ca: string | undefined) {
       const timers: NodeJS.Timeout[] = [];
       const after = (ms: number, act: () => void) => timers.push(setTimeout(act, ms));
       let hasBegun = false;
-      let isAnswered = false;
-      const done = () => {
+      let answer: IncomingMessage | undefined;
+      const stopTimers = () => {
         for (const timer of timers) clearTimeout(timer);
+      };
+      const standsStill = () => {
+        // What lies here unread waits for its reader, not for the store.
+        if (answer === undefined || (answer.readableLength === 0 && !answer.complete))
+          fail(named("TimeoutError", `no byte within ${idleMs} ms`));
+        else out.socket?.setTimeout(idleMs);
+      };
+      const done = () => {
+        stopTimers();
+        out.socket?.off("timeout", standsStill);
         signal?.removeEventListener("abort", stop);
       };
-      const fail = (error: unknown) => {
+      const fail = (error: Error) => {
         done();
+        answer?.destroy(error);
         out.destroy();
         reject(error);
       };
       const stop = () => fail(named("AbortError", "cancelled"));
       const begin = () => {
-        if (hasBegun || out.destroyed || isAnswered) return;
+        if (hasBegun || out.destroyed || answer !== undefined) return;
         hasBegun = true;
         writeBody(out, body, fail);
       };
@@ -87,9 +106,10 @@ export function s3HttpHandler(ca: string | undefined) {
         resolve(send(sent, signal));
       });
       out.once("response", (incoming: IncomingMessage) => {
-        done();
-        isAnswered = true;
+        stopTimers();
+        answer = incoming;
         incoming.once("close", () => {
+          done();
           if (!out.writableFinished) out.destroy();
         });
         resolve({
@@ -101,7 +121,11 @@ export function s3HttpHandler(ca: string | undefined) {
           },
         });
       });
+      const unconnected = setTimeout(() => fail(named("TimeoutError", `no connection within ${idleMs} ms`)), idleMs);
+      timers.push(unconnected);
       out.once("socket", (socket) => {
+        clearTimeout(unconnected);
+        socket.setTimeout(idleMs).on("timeout", standsStill); // the agent ends it when it has the socket back
         if (!socket.connecting) return;
         const limit = setTimeout(
           () => fail(named("TimeoutError", `no connection within ${CONNECT_LIMIT_MS} ms`)),
@@ -110,7 +134,6 @@ export function s3HttpHandler(ca: string | undefined) {
         timers.push(limit);
         socket.once(isSecure ? "secureConnect" : "connect", () => clearTimeout(limit));
       });
-      after(REQUEST_LIMIT_MS, () => fail(named("TimeoutError", `no answer within ${REQUEST_LIMIT_MS} ms`)));
       signal?.addEventListener("abort", stop, { once: true });
       if (signal?.aborted === true) return stop();
       if (!isWaiting) return begin();
@@ -133,11 +156,17 @@ export function s3HttpHandler(ca: string | undefined) {
   };
 }
 
-function writeBody(out: ClientRequest, body: unknown, fail: (error: unknown) => void): void {
+function writeBody(out: ClientRequest, body: unknown, fail: (error: Error) => void): void {
   if (body instanceof Readable) {
     body.once("error", fail);
     body.pipe(out);
-  } else if (typeof body === "string" || body instanceof Uint8Array) out.end(body);
+  } else if (body instanceof Uint8Array && body.length > PIECE_BYTES)
+    Readable.from(piecesOf(body), { objectMode: false }).pipe(out);
+  else if (typeof body === "string" || body instanceof Uint8Array) out.end(body);
   else if (body === undefined) out.end();
   else fail(new TypeError("a body of this kind cannot be sent"));
+}
+
+function* piecesOf(bytes: Uint8Array): Generator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += PIECE_BYTES) yield bytes.subarray(at, at + PIECE_BYTES);
 }
