@@ -225,6 +225,22 @@ test("a store that answers another checksum, or another MD5, is not believed", a
   expect(await store.objects.put("x", Buffer.from("x"))).toMatchObject({ value: { kind: "stored" } });
 });
 
+test("KLIO-S3-DOWN: what something else answers in the store's place is not taken for its word", async () => {
+  const page = "<html><body><h1>Sign in</h1></body></html>";
+  const down = { kind: "retryable", code: "KLIO-S3-DOWN" };
+  for (const body of ["", page]) {
+    await using absentStore = await answering(404, { "content-type": "text/html" }, body);
+    // Taken for a missing WAL file it would end a recovery too early.
+    expect(await absentStore.objects.get("x")).toMatchObject(down);
+    expect(await absentStore.objects.list("")).toMatchObject(down);
+    await using other = await answering(200, { "content-type": "text/html" }, body);
+    expect(await other.objects.put("x", Buffer.from("x"))).toMatchObject(down);
+    expect(await other.objects.list("")).toMatchObject(down);
+    expect(await other.objects.find("x")).toMatchObject(down);
+    expect(await other.objects.folders("")).toMatchObject(down);
+  }
+});
+
 test("on a store without conditional writes we look first", async () => {
   await using store = await answering(501, {}, errorBody("NotImplemented"));
   await store.objects.put("x", Buffer.from("x"), absent);

@@ -75,8 +75,9 @@ export function isConditionRefused(error: unknown): boolean {
   return statusOf(error) === 412;
 }
 
+/** Only the store's own word: a 404 of whatever stands before it says nothing about the object. */
 export function isMissing(error: unknown): boolean {
-  return statusOf(error) === 404 && (nameOf(error) === "NoSuchKey" || nameOf(error) === "NotFound");
+  return statusOf(error) === 404 && nameOf(error) === "NoSuchKey";
 }
 
 /** A failure for any error that the client threw; what comes from our own body stream keeps its code. */
@@ -95,6 +96,8 @@ export function classifyS3(error: unknown, what: string, signal?: AbortSignal): 
   if (name in TRANSIENT || status === 429) return failure("KLIO-S3-DOWN", reason(TRANSIENT[name]));
   if (UNSUPPORTED.has(name) || status === 501) return failure("KLIO-S3-REFUSED", reason("not supported by this store"));
   if (status === 401 || status === 403) return failure("KLIO-S3-CREDENTIALS", reason(`status ${status}`));
+  if (status === 404 && (error as S3Error).Code === undefined)
+    return failure("KLIO-S3-DOWN", reason("status 404 without a code of S3: something else answers for the store"));
   if (status === 301) return failure("KLIO-S3-BUCKET", reason("bucket of another region"));
   if (status === undefined || status >= 500 || status < 400)
     return failure("KLIO-S3-DOWN", reason(status === undefined ? undefined : `status ${status}`));

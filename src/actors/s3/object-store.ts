@@ -60,8 +60,11 @@ export function openObjectStore(settings: S3Settings): ObjectStore {
           }),
           signal === undefined ? {} : { abortSignal: signal },
         );
+        // Also what is no list at all is read as an empty one.
+        if (page.IsTruncated === undefined)
+          return failure("KLIO-S3-DOWN", `cannot list ${bucket}/${request.prefix}: the answer is no list`);
         onPage(page);
-        token = page.IsTruncated === true && request.limit === undefined ? page.NextContinuationToken : undefined;
+        token = page.IsTruncated && request.limit === undefined ? page.NextContinuationToken : undefined;
       } while (token !== undefined);
       return ok(undefined);
     } catch (error) {

@@ -53,9 +53,11 @@ function bytesOfCrc(sum: number): Buffer {
   return bytes;
 }
 
-/** What the store says it has, against what was sent. A store that answers no checksum is asked by its ETag. */
+/** What the store says it has, against what was sent. A store that answers no checksum is asked by its ETag; each has one. */
 async function check(key: string, sent: Sent, { ETag: etag = "", told }: Answer): Promise<Outcome<PutAnswer>> {
   const bare = etag.replaceAll('"', "");
+  if (bare === "" && (told === undefined || told === ""))
+    return failure("KLIO-S3-DOWN", `${key} may not be stored: the answer has no ETag, so it is not the store's`);
   const isMd5 = /^[0-9a-f]{32}$/.test(bare);
   if (
     told !== undefined && told !== "" ? told === sent.checksum : !isMd5 || bare === (await sent.md5()).toString("hex")
