@@ -241,6 +241,13 @@ test("KLIO-S3-DOWN: what something else answers in the store's place is not take
   }
 });
 
+test("KLIO-S3-REFUSED: a list that goes on, the store does not say where, is not taken for the whole", async () => {
+  const list = `<ListBucketResult><IsTruncated>true</IsTruncated><NextMarker>a</NextMarker><Contents><Key>a</Key><Size>1</Size></Contents></ListBucketResult>`;
+  await using store = await answering(200, { "content-type": "application/xml" }, list);
+  expect(await store.objects.list("")).toMatchObject({ kind: "fatal", code: "KLIO-S3-REFUSED" });
+  expect(await store.objects.find("a")).toMatchObject({ kind: "ok", value: { key: "a" } });
+});
+
 test("on a store without conditional writes we look first", async () => {
   await using store = await answering(501, {}, errorBody("NotImplemented"));
   await store.objects.put("x", Buffer.from("x"), absent);

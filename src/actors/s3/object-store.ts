@@ -65,6 +65,11 @@ export function openObjectStore(settings: S3Settings): ObjectStore {
           return failure("KLIO-S3-DOWN", `cannot list ${bucket}/${request.prefix}: the answer is no list`);
         onPage(page);
         token = page.IsTruncated && request.limit === undefined ? page.NextContinuationToken : undefined;
+        if (page.IsTruncated && request.limit === undefined && token === undefined)
+          return failure(
+            "KLIO-S3-REFUSED",
+            `cannot list ${bucket}/${request.prefix}: the list goes on, and the store does not say where`,
+          );
       } while (token !== undefined);
       return ok(undefined);
     } catch (error) {
