@@ -75,6 +75,10 @@ export function isConditionRefused(error: unknown): boolean {
   return statusOf(error) === 412;
 }
 
+export function isUnsupported(error: unknown): boolean {
+  return UNSUPPORTED.has(nameOf(error)) || statusOf(error) === 501;
+}
+
 /** Only the store's own word: a 404 of whatever stands before it says nothing about the object. */
 export function isMissing(error: unknown): boolean {
   return statusOf(error) === 404 && nameOf(error) === "NoSuchKey";
@@ -94,7 +98,7 @@ export function classifyS3(error: unknown, what: string, signal?: AbortSignal): 
   if (name in INTEGRITY) return failure("KLIO-S3-INTEGRITY", reason(INTEGRITY[name]));
   if (name in FULL || status === 507) return failure("KLIO-S3-FULL", reason(FULL[name] ?? "status 507"));
   if (name in TRANSIENT || status === 429) return failure("KLIO-S3-DOWN", reason(TRANSIENT[name]));
-  if (UNSUPPORTED.has(name) || status === 501) return failure("KLIO-S3-REFUSED", reason("not supported by this store"));
+  if (isUnsupported(error)) return failure("KLIO-S3-REFUSED", reason("not supported by this store"));
   if (status === 401 || status === 403) return failure("KLIO-S3-CREDENTIALS", reason(`status ${status}`));
   if (status === 404 && (error as S3Error).Code === undefined)
     return failure("KLIO-S3-DOWN", reason("status 404 without a code of S3: something else answers for the store"));

@@ -104,22 +104,24 @@ export function openObjectStore(settings: S3Settings): ObjectStore {
   /** Some stores know no conditional writes; then we look first, which is all that can be done there. */
   let isConditional = settings.conditionalWrites ?? true;
   const target = { client, bucket, mode: settings.checksum ?? "crc32" };
-  const lookThenPut = async (key: string, source: PutSource, options: PutOptions): Promise<Outcome<PutAnswer>> => {
+  const put: ObjectStore["put"] = async (key, body, options = {}) => {
+    const source = Buffer.isBuffer(body) ? sourceOf(body) : body;
     const { condition, ...unconditional } = options;
+    let isUnsupported = false;
+    if (condition === undefined || isConditional) {
+      const asked = await putObject(target, key, source, options);
+      const { answer } = asked;
+      if (answer.kind === "ok" || answer.code !== "KLIO-S3-REFUSED" || condition === undefined) return answer;
+      isUnsupported = asked.isUnsupported;
+    }
     const found = await find(key, options.signal);
     if (found.kind !== "ok") return found;
     const holds = condition?.kind === "etag" ? found.value?.etag === condition.etag : found.value === undefined;
-    return holds ? putObject(target, key, source, unconditional) : ok({ kind: "refused" });
-  };
-  const put: ObjectStore["put"] = async (key, body, options = {}) => {
-    const source = Buffer.isBuffer(body) ? sourceOf(body) : body;
-    if (options.condition !== undefined && !isConditional) return lookThenPut(key, source, options);
-    const answer = await putObject(target, key, source, options);
-    if (answer.kind === "ok" || answer.code !== "KLIO-S3-REFUSED" || options.condition === undefined) return answer;
-    const looked = await lookThenPut(key, source, options);
-    // What is taken without the condition was refused for it; what is refused all the same says nothing about it.
-    if (looked.kind === "ok" && looked.value.kind === "stored") isConditional = false;
-    return looked;
+    if (!holds) return ok({ kind: "refused" });
+    const { answer } = await putObject(target, key, source, unconditional);
+    // It takes this object without the condition; any other refusal is of one request, and says nothing about the next.
+    if (isUnsupported && answer.kind === "ok") isConditional = false;
+    return answer;
   };
 
   return {

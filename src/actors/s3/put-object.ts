@@ -8,7 +8,7 @@ import { type CompleteMultipartUploadOutput, PutObjectCommand, type S3Client } f
 import { Upload } from "@aws-sdk/lib-storage";
 import { failure, type Outcome, ok } from "../../domain/outcome.ts";
 import { KlioError } from "../../errors.ts";
-import { classifyS3, isConditionRefused } from "./classify.ts";
+import { classifyS3, isConditionRefused, isUnsupported } from "./classify.ts";
 
 /**
  * How the store is to check what it gets. `crc32`: as checksum header. `sha256`: as checksum header and in the request's signature, for
@@ -76,18 +76,21 @@ export function sourceOf(bytes: Buffer): PutSource & { whole: Buffer } {
   };
 }
 
+/** `isUnsupported`: the store does not know a header or a call of ours. */
 export async function putObject(
   target: Target,
   key: string,
   source: PutSource & { whole?: Buffer },
   options: PutOptions,
-): Promise<Outcome<PutAnswer>> {
+): Promise<{ answer: Outcome<PutAnswer>; isUnsupported: boolean }> {
   const put = source.bytes <= SINGLE_PUT_BYTES || source.whole !== undefined ? putWhole : putInParts;
   try {
-    return await put(target, key, source, options);
+    return { answer: await put(target, key, source, options), isUnsupported: false };
   } catch (error) {
-    if (isConditionRefused(error)) return ok({ kind: "refused" });
-    return classifyS3(error, `cannot write ${target.bucket}/${key}`, options.signal);
+    const answer = isConditionRefused(error)
+      ? ok<PutAnswer>({ kind: "refused" })
+      : classifyS3(error, `cannot write ${target.bucket}/${key}`, options.signal);
+    return { answer, isUnsupported: isUnsupported(error) };
   }
 }
 
