@@ -1,6 +1,6 @@
 // From a YAML file and the environment to a configuration: environment over file over default, an empty variable is an unset
 // one. Pure: gets the texts, gives the configuration or all faults at once.
-import { parse } from "yaml";
+import { parseDocument, visit } from "yaml";
 import { errorText, KlioError } from "../errors.ts";
 import type {
   ClientConfig,
@@ -41,7 +41,16 @@ function readFileValues(text: string | undefined, faults: Fault[]): Map<string, 
   const values = new Map<string, unknown>();
   if (text === undefined) return values;
   try {
-    const document: unknown = parse(text);
+    const parsed = parseDocument(text);
+    const [error] = parsed.errors;
+    if (error !== undefined) throw error;
+    // As written: of 1.10 or 007 a number would keep less, and each option converts what it wants to be one.
+    visit(parsed, {
+      Scalar(_, node) {
+        if (typeof node.value === "number") node.value = node.source ?? node.value;
+      },
+    });
+    const document: unknown = parsed.toJS();
     if (document !== null && (typeof document !== "object" || Array.isArray(document)))
       faults.push({ key: "file", problem: "is not a YAML mapping" });
     else flatten(document, "", values);

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { stringify } from "yaml";
 import { clientOptions, serverOptions, variableOf } from "../../../src/config/options.ts";
-import { resolveClientConfig, resolveServerConfig } from "../../../src/config/resolve.ts";
+import { resolveClientConfig, resolveS3Config, resolveServerConfig } from "../../../src/config/resolve.ts";
 import { KlioError } from "../../../src/errors.ts";
 
 const server = {
@@ -154,6 +154,22 @@ test("no tier at all, a file that is no YAML, a file that is no mapping", () => 
   ).toMatch(/at least one tier/);
   expect(faultsOf(() => resolveServerConfig("a: [", {}, both)).message).toMatch(/is not YAML/);
   expect(faultsOf(() => resolveServerConfig("- a", {}, both)).message).toMatch(/is not a YAML mapping/);
+});
+
+test("a value that looks like a number is taken as it is written, from the file as from the environment", () => {
+  const s3 =
+    "bucket_name: 0123, region: 1e3, prefix: 1.10, access_key_id: 00120345678901234567, secret_access_key: 0x1F";
+  const text = `{ tier2: { s3: { ${s3} } } }`;
+  const expected = {
+    bucketName: "0123",
+    region: "1e3",
+    prefix: "1.10",
+    accessKeyId: "00120345678901234567",
+    secretAccessKey: "0x1F",
+  };
+  expect(resolveS3Config(text, {}, "f").config).toMatchObject(expected);
+  const env = { TIER2_S3_BUCKET_NAME: "0123", TIER2_S3_REGION: "1e3", TIER2_S3_PREFIX: "1.10" };
+  expect(resolveS3Config(text, env, "f").config).toMatchObject(expected);
 });
 
 test("unknown keys are told, not refused", () => {
