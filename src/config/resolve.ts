@@ -60,6 +60,9 @@ function readFileValues(text: string | undefined, faults: Fault[]): Map<string, 
   return values;
 }
 
+/** A URL may be refused because there is a password in it. */
+const shown = (raw: unknown) => JSON.stringify(raw).replaceAll(/\/\/[^\s/@]*@/g, "//(secret)@");
+
 /** Values by key, defaults applied; `isDue` says for which keys a missing value is a fault. */
 function readOptions(
   options: readonly OptionSpec[],
@@ -89,7 +92,7 @@ function readOptions(
     else
       faults.push({
         key: option.key,
-        value: option.secret === true ? "(secret)" : JSON.stringify(raw),
+        value: option.secret === true ? "(secret)" : shown(raw),
         problem: `must be ${option.accepts}`,
       });
   }
