@@ -90,8 +90,8 @@ export const serverOptions: readonly OptionSpec[] = [
   }),
   option(
     "tier2.s3.endpoint",
-    url(["http", "https"]),
-    "http:// or https:// URL",
+    url(["http", "https"]).refine((v) => !URL.canParse(v) || /^[a-z]+:\/\/[^/?#@]+\/?$/i.test(v)),
+    "http:// or https:// URL without user, path or query",
     "Endpoint of an S3 server other than AWS; switches to path-style addressing.",
   ),
   option(

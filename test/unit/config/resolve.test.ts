@@ -172,6 +172,20 @@ test("a value that looks like a number is taken as it is written, from the file 
   expect(resolveS3Config(text, env, "f").config).toMatchObject(expected);
 });
 
+test("an endpoint with a path is refused: only one half of tier 2 would heed it; so is one with a password", () => {
+  const at = (endpoint: string) => () =>
+    resolveS3Config(stringify({ tier2: { s3: { ...server.tier2.s3, endpoint } } }), {}, "f");
+  for (const endpoint of ["https://s3.example.com", "http://127.0.0.1:9000/", "https://[::1]:9000"])
+    expect(at(endpoint)().config.endpoint).toBe(endpoint);
+  for (const endpoint of ["https://gw.example.com/s3", "https://h/?a=b", "https://h#x", "https://key:geheim@h"]) {
+    const { message } = faultsOf(at(endpoint));
+    expect(message).toMatch(
+      /tier2\.s3\.endpoint = .*: must be http:\/\/ or https:\/\/ URL without user, path or query/,
+    );
+    expect(message).not.toContain("geheim");
+  }
+});
+
 test("unknown keys are told, not refused", () => {
   const { warnings } = resolveServerConfig(stringify({ ...server, tier1: { ...server.tier1, wall: 1 } }), {}, both);
   expect(warnings).toEqual(["unknown key tier1.wall is ignored"]);
