@@ -123,9 +123,11 @@ const withRegion = (env: Environment): Environment =>
   env.TIER2_S3_REGION || env.AWS_REGION ? { ...env, TIER2_S3_REGION: env.TIER2_S3_REGION || env.AWS_REGION } : env;
 
 function s3KeyFaults(v: ReturnType<typeof reader>): Fault[] {
-  return v.has("tier2.s3.access_key_id") === v.has("tier2.s3.secret_access_key")
-    ? []
-    : [{ key: "tier2.s3.access_key_id, tier2.s3.secret_access_key", problem: "give both or neither" }];
+  if (v.has("tier2.s3.access_key_id") !== v.has("tier2.s3.secret_access_key"))
+    return [{ key: "tier2.s3.access_key_id, tier2.s3.secret_access_key", problem: "give both or neither" }];
+  return v.has("tier2.s3.session_token") && !v.has("tier2.s3.access_key_id")
+    ? [{ key: "tier2.s3.session_token", problem: "has no effect without the keys it belongs to" }]
+    : [];
 }
 
 function s3Of(v: ReturnType<typeof reader>): S3Config {
@@ -175,7 +177,8 @@ export function resolveServerConfig(
   if (tiers.tier2 && !v.boolean("tier2.s3.enabled"))
     faults.push({ key: "tier2.s3.enabled", problem: "the S3 configuration is missing: must be true with --tier2" });
   faults.push(...s3KeyFaults(v));
-  if (tiers.tier1) faults.push(...queueFaults(v));
+  // Of an address that is refused it is known that an external queue is meant.
+  if (tiers.tier1 && !faults.some(({ key }) => key === "queue.url")) faults.push(...queueFaults(v));
   if (tiers.tier1 && tiers.tier2 && v.has("tier2.cache") && v.text("tier2.cache") === v.text("tier1.base.cache"))
     faults.push({
       key: "tier2.cache",
@@ -247,6 +250,9 @@ function queueFaults(v: ReturnType<typeof reader>): Fault[] {
         key: "queue_directory",
         problem: "is missing (absolute path of a directory; or set QUEUE_DIRECTORY; or queue.url for an external NATS)",
       });
+    const idle = serverOptions.map(({ key }) => key).filter((key) => key.startsWith("queue.") && v.has(key));
+    for (const key of idle.filter((one) => one !== "queue.replicas" || v.number(one) !== 1))
+      faults.push({ key, problem: "has no effect without queue.url: the embedded queue would be used" });
     return faults;
   }
   if (!v.has("queue.namespace"))

@@ -186,6 +186,19 @@ test("an endpoint with a path is refused: only one half of tier 2 would heed it;
   }
 });
 
+test("what would have no effect is refused: a session token without its keys, options of an external queue without its URL", () => {
+  const s3 = { ...server.tier2.s3, session_token: "geheim" };
+  const queue = { urls: "nats://a:4222", namespace: "eu-1", user: "u", password_file: "/p", replicas: 3 };
+  const text = stringify({ ...server, queue, tier2: { ...server.tier2, s3 } });
+  const { message } = faultsOf(() => resolveServerConfig(text, {}, both));
+  expect(message).toMatch(/^5 faults/);
+  expect(message).toMatch(/tier2\.s3\.session_token: has no effect without the keys it belongs to/);
+  for (const key of ["namespace", "user", "password_file", "replicas"])
+    expect(message).toContain(`queue.${key}: has no effect without queue.url: the embedded queue would be used`);
+  const refused = stringify({ ...server, queue: { ...queue, url: "http://a" } });
+  expect(faultsOf(() => resolveServerConfig(refused, {}, both)).message).toMatch(/^1 fault in/);
+});
+
 test("unknown keys are told, not refused", () => {
   const { warnings } = resolveServerConfig(stringify({ ...server, tier1: { ...server.tier1, wall: 1 } }), {}, both);
   expect(warnings).toEqual(["unknown key tier1.wall is ignored"]);
