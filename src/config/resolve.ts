@@ -11,6 +11,7 @@ import type {
   SourceConfig,
   TlsFiles,
 } from "./config.ts";
+import { directoryFaults, wholeDirectories } from "./directories.ts";
 import { clientOptions, type OptionSpec, serverOptions, variableOf } from "./options.ts";
 
 type Fault = { key: string; value?: string; problem: string };
@@ -179,12 +180,12 @@ export function resolveServerConfig(
   faults.push(...s3KeyFaults(v));
   // Of an address that is refused it is known that an external queue is meant.
   if (tiers.tier1 && !faults.some(({ key }) => key === "queue.url")) faults.push(...queueFaults(v));
-  if (tiers.tier1 && tiers.tier2 && v.has("tier2.cache") && v.text("tier2.cache") === v.text("tier1.base.cache"))
-    faults.push({
-      key: "tier2.cache",
-      value: JSON.stringify(v.text("tier2.cache")),
-      problem: "must differ from tier1.base.cache",
-    });
+  const directories = [
+    ...(tiers.tier1 ? [...wholeDirectories, "tier1.base.cache"] : []),
+    ...(tiers.tier1 && !v.has("queue.url") ? ["queue_directory"] : []),
+    ...(tiers.tier2 ? ["tier2.cache"] : []),
+  ];
+  faults.push(...directoryFaults(directories.filter(v.has).map((key) => ({ key, path: v.text(key) }))));
   const listens = [
     "tier1.base.listen_address",
     "tier1.wal.listen_address",

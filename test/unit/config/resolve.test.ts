@@ -199,6 +199,46 @@ test("what would have no effect is refused: a session token without its keys, op
   expect(faultsOf(() => resolveServerConfig(refused, {}, both)).message).toMatch(/^1 fault in/);
 });
 
+test("each directory is one thing's own, however it is written", () => {
+  const of = (wal: string, repository: string, cache: string, queue: string, cache2: string) => {
+    const base = { ...server.tier1.base, repository, cache };
+    const tier1 = { ...server.tier1, base, wal: { ...server.tier1.wal, path: wal } };
+    const document = { ...server, tier1, queue_directory: queue, tier2: { ...server.tier2, cache: cache2 } };
+    return () => resolveServerConfig(stringify(document), {}, both);
+  };
+  expect(of("/d/wal", "/d/wal-base", "/d/cache", "/d/queue", "/d/cache2")).not.toThrow();
+  for (const [run, fault] of [
+    [
+      of("/d/wal", "/d/base", "/d/cache", "/d/queue", "/d/cache/"),
+      'tier2.cache = "/d/cache/": must differ from tier1.base.cache',
+    ],
+    [
+      of("/d/wal", "/d/base", "/d/cache", "/d/queue", "/d/x/../queue"),
+      'tier2.cache = "/d/x/../queue": must differ from queue_directory',
+    ],
+    [
+      of("/d/wal", "/d/wal", "/d/cache", "/d/queue", "/c"),
+      'tier1.base.repository = "/d/wal": must differ from tier1.wal.path',
+    ],
+    [
+      of("/d/wal", "/d/base", "/d/cache", "/d/wal/queue", "/c"),
+      'queue_directory = "/d/wal/queue": must not lie inside tier1.wal.path',
+    ],
+    [
+      of("/d/wal", "/d/base", "/d//base/cache", "/d/queue", "/c"),
+      'tier1.base.cache = "/d//base/cache": must not lie inside tier1.base.repository',
+    ],
+    [
+      of("/d/base/wal", "/d/base", "/d/cache", "/d/queue", "/c"),
+      'tier1.wal.path = "/d/base/wal": must not lie inside tier1.base.repository',
+    ],
+  ] as const) {
+    const { message } = faultsOf(run);
+    expect(message).toMatch(/^1 fault in/);
+    expect(message).toContain(fault);
+  }
+});
+
 test("unknown keys are told, not refused", () => {
   const { warnings } = resolveServerConfig(stringify({ ...server, tier1: { ...server.tier1, wall: 1 } }), {}, both);
   expect(warnings).toEqual(["unknown key tier1.wall is ignored"]);
