@@ -45,7 +45,13 @@ export function adminOf(
     const found = stored.find(({ metadata }) => metadata.name === backup);
     if (found === undefined)
       throw new KlioError("KLIO-BACKUP-UNKNOWN", `${tier} has no backup ${backup} of ${cluster}`);
-    return { repository, snapshots: found.snapshots };
+    return { tier, repository, snapshots: found.snapshots };
+  };
+  /** On each of the tiers, or a rejection: what is refused on one has changed nothing on another. The farther one first. */
+  const storedOnAll = async (tiers: readonly TierName[], cluster: string, backup: string) => {
+    const found: Awaited<ReturnType<typeof storedOn>>[] = [];
+    for (const tier of tiers) found.unshift(await storedOn(tier, cluster, backup));
+    return found;
   };
   const eachFailed = async (
     cluster: string | undefined,
@@ -64,15 +70,13 @@ export function adminOf(
     refresh: () => refreshAll(repositories()),
     listBackups: () => mergedBackups(repositories()),
     async deleteBackup(cluster, backup, tiers) {
-      for (const tier of tiers) {
-        const { repository, snapshots } = await storedOn(tier, cluster, backup);
+      for (const { tier, repository, snapshots } of await storedOnAll(tiers, cluster, backup)) {
         unwrap(await repository.delete(snapshots));
         parts.log.info("admin.backup.deleted", `backup ${backup} was deleted`, { cluster, backup, tier });
       }
     },
     async pinBackup(cluster, backup, tiers, isKept) {
-      for (const tier of tiers) {
-        const { repository, snapshots } = await storedOn(tier, cluster, backup);
+      for (const { tier, repository, snapshots } of await storedOnAll(tiers, cluster, backup)) {
         const isPinned = ({ pins }: SnapshotInfo) => pins.includes(USER_PIN);
         const changing = snapshots.filter((one) => isPinned(one) !== isKept);
         if (changing.length === 0) continue;

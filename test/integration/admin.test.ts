@@ -122,6 +122,14 @@ test("klio admin: backups of both tiers are merged, and deleted where asked", as
   expect((await pin("--tier1", "--tier2", "--remove")).out).toBe('Backup "b1" is left to the policy\n');
   expect(pins()).toEqual([[[]], [[]]]);
   expect((await pin()).status).toBe(64);
+  const both = ["b1", "--cluster", "a", "--tier1", "--tier2"];
+  const away = bench.tier2.stored.splice(0);
+  for (const command of ["delete-backup", "pin-backup"]) {
+    const half = await klio("admin", command, ...both, ...socket);
+    expect(half).toMatchObject({ status: 69, err: expect.stringContaining("tier2 has no backup b1 of a") });
+  }
+  expect(pins()).toEqual([[[]], undefined]); // refused on one tier, nothing was done on the other
+  bench.tier2.stored.push(...away);
   const done = await klio("admin", "delete-backup", "b1", "--cluster", "a", "--tier1", ...socket);
   expect(done.out).toBe('Backup "b1" deleted successfully\n');
   expect([bench.tier1.stored.length, bench.tier2.stored.length]).toEqual([0, 1]);
