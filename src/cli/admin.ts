@@ -89,8 +89,7 @@ export function registerAdmin(program: Command, context: CliContext): void {
       ask(command, async (session, { json, clusterName }) => {
         const report = await session.reconcile(clusterName);
         print(json === true ? `${JSON.stringify(report)}\n` : reconcileTable(report));
-        if (report.error !== "")
-          throw new KlioError("KLIO-S3-DOWN", `the tiers could not be compared: ${report.error}`);
+        judge(report);
       }),
     );
   under(admin, "refresh", "make the base repository servers see what was changed past them").action(
@@ -151,6 +150,15 @@ function failedTable(kind: "wal" | "backup", { rows }: FailedList): string {
         ["CLUSTER", "LAST ATTEMPT", "ATTEMPTS", "ERROR"],
         rows.map(({ cluster, lastAttempt, attempts, error }) => [cluster, lastAttempt, attempts, error]),
       );
+}
+
+/** The exit status: 0 only when all that was asked for could be compared. */
+function judge(report: ReconcileReport): void {
+  const failed = [report, ...report.clusters].filter(({ error }) => error !== "");
+  const code = failed.find((one) => one.code !== "")?.code;
+  if (failed.length === 0) return;
+  const reasons = failed.map(({ cluster, error }) => (cluster === "" ? error : `${cluster}: ${error}`));
+  throw new KlioError(code || "KLIO-S3-DOWN", `the tiers could not be compared: ${reasons.join("; ")}`);
 }
 
 function reconcileTable(report: ReconcileReport): string {

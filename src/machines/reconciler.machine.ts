@@ -6,7 +6,7 @@
 //   R4. No round begins after `shutdown.requested`.
 import { assign, emit, setup } from "xstate";
 import type { FactOf } from "../domain/facts.ts";
-import type { Outcome } from "../domain/outcome.ts";
+import type { Failure, Outcome } from "../domain/outcome.ts";
 import type { StateMeta } from "../telemetry/state-telemetry.ts";
 import { unprovided } from "./unprovided.ts";
 
@@ -24,8 +24,10 @@ export type Findings = {
   backups: string[];
 };
 export type Repairs = { enqueued: number; removed: number; enqueuedBackups: number };
-type ClusterReport = Omit<Findings, "names"> & Repairs & { error: string };
-export type ReconcileReport = { round: number; cluster: string; error: string; clusters: ClusterReport[] };
+/** Empty when all went well. */
+type Trouble = { error: string; code: Failure["code"] | "" };
+type ClusterReport = Omit<Findings, "names"> & Repairs & Trouble;
+export type ReconcileReport = { round: number; cluster: string; clusters: ClusterReport[] } & Trouble;
 export type ReconcilerInput = { periodMs: number };
 export type ReconcilerFact =
   | { type: "reconcile.finished"; report: ReconcileReport }
@@ -59,9 +61,12 @@ function hasFailed({ error, clusters }: ReconcileReport): boolean {
   return error !== "" || clusters.some((cluster) => cluster.error !== "");
 }
 
-function reported(context: Context, repairs: Repairs, error: string): Partial<Context> {
+const troubleOf = (outcome: Outcome<unknown>): Trouble =>
+  outcome.kind === "ok" ? { error: "", code: "" } : { error: outcome.reason, code: outcome.code };
+
+function reported(context: Context, repairs: Repairs, outcome: Outcome<unknown>): Partial<Context> {
   const { names: _, ...findings } = context.findings;
-  const entry: ClusterReport = { ...findings, ...repairs, error };
+  const entry: ClusterReport = { ...findings, ...repairs, ...troubleOf(outcome) };
   return { todo: context.todo.slice(1), report: { ...context.report, clusters: [...context.report.clusters, entry] } };
 }
 
@@ -82,7 +87,7 @@ export const reconciler = setup({
     beginRound: assign(({ context }) => ({
       round: context.round + 1,
       todo: [],
-      report: { round: context.round + 1, cluster: context.only, error: "", clusters: [] },
+      report: { round: context.round + 1, cluster: context.only, error: "", code: "", clusters: [] },
     })),
     keepRequest: assign((_, { cluster }: { cluster: string }) => ({ only: cluster })),
     keepAgain: assign(({ context }, { cluster }: { cluster: string }) => ({
@@ -96,17 +101,13 @@ export const reconciler = setup({
       findings: outcome.kind === "ok" ? outcome.value : nothing,
     })),
     reportFailedRound: assign(({ context }, outcome: Outcome<unknown>) => ({
-      report: { ...context.report, error: outcome.kind === "ok" ? "" : outcome.reason },
+      report: { ...context.report, ...troubleOf(outcome) },
     })),
     reportFailedCluster: assign(({ context }, outcome: Outcome<unknown>) =>
-      reported(
-        { ...context, findings: { ...nothing, cluster: context.todo[0] ?? "" } },
-        noRepairs,
-        outcome.kind === "ok" ? "" : outcome.reason,
-      ),
+      reported({ ...context, findings: { ...nothing, cluster: context.todo[0] ?? "" } }, noRepairs, outcome),
     ),
     reportCluster: assign(({ context }, outcome: Outcome<Repairs>) =>
-      outcome.kind === "ok" ? reported(context, outcome.value, "") : reported(context, noRepairs, outcome.reason),
+      reported(context, outcome.kind === "ok" ? outcome.value : noRepairs, outcome),
     ),
     emitBegun: emit(
       ({ context }) =>
@@ -135,7 +136,7 @@ export const reconciler = setup({
     againOnly: "",
     todo: [],
     findings: nothing,
-    report: { round: 0, cluster: "", error: "", clusters: [] },
+    report: { round: 0, cluster: "", error: "", code: "", clusters: [] },
   }),
   initial: "working",
   on: { "shutdown.requested": ".stopped" },

@@ -1,8 +1,10 @@
-import { existsSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
 import { type AdminHandlers, serveAdmin } from "../../src/actors/grpc/serve-admin.actor.ts";
+import { openObjectStore } from "../../src/actors/s3/object-store.ts";
+import { openTier2WalReader } from "../../src/actors/s3/tier2-wal-reader.ts";
 import { walKey } from "../../src/domain/object-key.ts";
 import { readOnlyAdmin } from "../../src/roles/offload-admin.ts";
 import { backupOf } from "../support/backups.ts";
@@ -74,6 +76,38 @@ test("klio admin: status, failed tasks, retry, purge and reconcile, for people a
   expect(reconciled.out).toMatch(/^CLUSTER .*\na +0 +0 +0 +0 +1 +0\n$/);
   expect((await klio("admin", "queue", "purge", ...socket)).out).toBe("Removed: 1 WALs, 0 backups\n");
   expect((await klio("admin", "refresh", ...socket)).out).toBe("");
+});
+
+test("klio admin reconcile: what could not be compared is named, with the exit status and the hint of its cause", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const settings = join(directory.path, "wal/damaged/settings.json");
+  mkdirSync(dirname(settings));
+  writeFileSync(settings, "{");
+  await using admin = await serving((await bench.start({ limits: quick })).admin, directory.path);
+  const reconcile = (...more: string[]) => klio("admin", "reconcile", ...more, "--socket-path", admin.socketPath);
+  await eventually(async () => (await reconcile()).out.includes("damaged"));
+  const damaged = await reconcile("--json");
+  expect(damaged).toMatchObject({
+    status: 75,
+    err: expect.stringMatching(/compared: damaged: cannot read .*settings.json/),
+  });
+  expect(JSON.parse(damaged.out)).toMatchObject({
+    error: "",
+    code: "",
+    clusters: [{ cluster: "damaged", code: "KLIO-STORE-IO" }],
+  });
+  await bench.role().stop();
+  const objects = openObjectStore({ ...bench.s3.settings, secretAccessKey: "wrong" });
+  const parts = { ...bench.parts, objects, reader: openTier2WalReader({ ...bench.parts, objects, prefix: "p" }) };
+  const role = await bench.start({ limits: quick, tier2: { prefix: "p", whenOpen: Promise.resolve(parts) } });
+  await admin.server.close(1_000);
+  await using again = await serving(role.admin, directory.path);
+  const refused = await eventually(async () => {
+    const done = await klio("admin", "reconcile", "--socket-path", again.socketPath);
+    return done.status === 64 ? done : undefined;
+  });
+  expect(refused.err).toMatch(/\nHint: check access key/);
 });
 
 test("klio admin: backups of both tiers are merged, and deleted where asked", async () => {
