@@ -30,7 +30,11 @@ export type RepositoryOptions = {
   /** Variables for the program: proxies, credentials of the object store's own chain. */
   environment?: Readonly<Record<string, string>>;
   log: Log;
+  /** For the server to read it anew; default two minutes. */
+  refreshMs?: number;
 };
+
+const REFRESH_MS = 120_000;
 
 /**
  * Soft limits. Tier 1 is a local disk: a second copy of it would only hide damage and fill the volume, also from a client
@@ -165,6 +169,7 @@ async function openExisting(
       stateDirectory,
       users,
       control: { user: `control-${randomBytes(6).toString("hex")}`, password: randomBytes(32).toString("base64url") },
+      refreshMs: options.refreshMs ?? REFRESH_MS,
     }),
   );
 }

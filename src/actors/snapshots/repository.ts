@@ -48,6 +48,8 @@ type Parts = {
   users: RepositoryUsers;
   /** Of the server's control interface; both random. */
   control: { user: string; password: string };
+  /** Within this time the server has read its repository anew; while its storage is away it would try for hours. */
+  refreshMs: number;
 };
 
 type RunOptions = {
@@ -245,7 +247,7 @@ export class KopiaRepository implements SnapshotRepository {
   /** Makes the server read its users and the repository anew. */
   private async tellServer(): Promise<Outcome<void>> {
     if (this.served === undefined) return ok(undefined);
-    const { kopia, control, passPhrase, stateDirectory } = this.parts;
+    const { kopia, control, passPhrase, stateDirectory, refreshMs } = this.parts;
     const result = await runKopia(kopia, {
       args: [
         "server",
@@ -256,7 +258,13 @@ export class KopiaRepository implements SnapshotRepository {
       configFile: join(stateDirectory, "control.config"),
       password: passPhrase,
       env: { KOPIA_SERVER_USERNAME: control.user, KOPIA_SERVER_PASSWORD: control.password },
+      signal: AbortSignal.timeout(refreshMs),
     });
+    if (result.aborted)
+      return failure(
+        "KLIO-REPOSITORY-DOWN",
+        `the ${this.tier} server did not read its repository anew within ${refreshMs / 1_000} s: is its storage away?`,
+      );
     return result.code === 0
       ? ok(undefined)
       : failureOfCommand(result, "server", `cannot refresh the ${this.tier} server`);

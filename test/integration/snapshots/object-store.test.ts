@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { openSnapshotRepository, probeSnapshotRepository } from "../../../src/actors/snapshots/open-repository.ts";
@@ -100,11 +100,36 @@ test("a read-only server of tier 2 lets its clients in and changes nothing", asy
     readOnly: true,
     certificates: first.certificates,
   });
+  const stored = () =>
+    readdirSync(s3.bucketDirectory, { recursive: true, encoding: "utf8" }).map((name) => {
+      const { size, mtimeMs } = statSync(join(s3.bucketDirectory, name));
+      return `${name} ${size} ${mtimeMs}`;
+    });
+  const before = stored();
   await using reader = await second.open("alpha");
   const [copied] = unwrap(await reader.backups());
   expect(copied?.metadata.name).toBe("b1");
+  for (const snapshot of copied!.snapshots) unwrap(await reader.restore(snapshot, join(dir.path, "to", snapshot.id)));
   expect(unwrap(await reader.verify(copied!.snapshots, { percent: 100 }))).toEqual({ corrupt: [] });
   expect(await second.repository.delete(copied!.snapshots)).toMatchObject({ code: "KLIO-READ-ONLY" });
   expect(await first.repository.copyBackupTo(second.repository, kept)).toMatchObject({ code: "KLIO-READ-ONLY" });
   expect(unwrap(await reader.backups())).toHaveLength(1);
+  unwrap(await second.repository.refreshServer());
+  expect(stored()).toEqual(before);
+});
+
+test("KLIO-REPOSITORY-DOWN: a server whose storage is away is not waited for until it is back", async () => {
+  await using dir = await temporaryDirectory();
+  await using s3 = await s3Server(dir.path);
+  await using server = await startSnapshotServer(join(dir.path, "tier2"), {
+    ...tier2(dir.path, s3),
+    refreshMs: 2_000,
+  });
+  unwrap(await server.repository.refreshServer());
+  await s3.stop();
+  expect(await server.repository.refreshServer()).toMatchObject({
+    kind: "retryable",
+    code: "KLIO-REPOSITORY-DOWN",
+    reason: "the tier2 server did not read its repository anew within 2 s: is its storage away?",
+  });
 });
