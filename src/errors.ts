@@ -292,12 +292,15 @@ export const errorTable = {
   ),
   "KLIO-RESTORE-TARGET": mend("RestoreDestination", "restore into an empty directory that no server uses"),
   // tier 2 and queue
-  "KLIO-S3-CREDENTIALS": mend("S3CredentialsRefused", "check access key, secret key and session token"),
+  "KLIO-S3-CREDENTIALS": mend(
+    "S3CredentialsRefused",
+    "check access key, secret key and session token, what they allow, and this host's clock",
+  ),
   "KLIO-S3-TLS": mend(
     "S3CertificateRefused",
     "set tier2.s3.custom_ca_bundle_file to the CA that signed the store's certificate, and tier2.s3.endpoint to a name in it",
   ),
-  "KLIO-S3-BUCKET": mend("S3BucketMissing", "create the bucket or correct tier2.s3.bucket_name"),
+  "KLIO-S3-BUCKET": mend("S3BucketMissing", "create the bucket, or correct tier2.s3.bucket_name or tier2.s3.region"),
   "KLIO-S3-DOWN": row(
     "retryable",
     x.unavailable,

@@ -197,6 +197,24 @@ async function answering(status: number, headers: Record<string, string>, body: 
 
 const errorBody = (code: string) => `<?xml version="1.0"?><Error><Code>${code}</Code><Message>m</Message></Error>`;
 
+test("KLIO-S3-BUCKET: a bucket of another region names that region, however the store tells it", async () => {
+  const header = { "x-amz-bucket-region": "eu-west-1" };
+  const told = errorBody("AuthorizationHeaderMalformed").replace("</Error>", "<Region>eu-west-1</Region></Error>");
+  for (const [status, headers, body] of [
+    [301, header, errorBody("PermanentRedirect")],
+    [301, header, ""],
+    [400, {}, told],
+    [400, header, errorBody("IllegalLocationConstraintException")],
+  ] as const) {
+    await using store = await answering(status, headers, body);
+    for (const answer of [await store.objects.put("x", Buffer.from("x")), await store.objects.list("")])
+      expect(answer).toMatchObject({
+        code: "KLIO-S3-BUCKET",
+        reason: expect.stringMatching(/\(bucket of another region: tier2\.s3\.region must be eu-west-1\)$/),
+      });
+  }
+});
+
 test("throttling is retryable and counts as one request; a refusal we do not know is fatal", async () => {
   {
     await using store = await answering(503, {}, errorBody("SlowDown"));

@@ -14,11 +14,14 @@ const CREDENTIALS: Readonly<Record<string, string>> = {
   XAdminUserNotFound: "unknown access key (versitygw)",
 };
 
+const REGION = "bucket of another region";
+
 const BUCKET: Readonly<Record<string, string>> = {
-  AuthorizationHeaderMalformed: "bucket of another region",
+  AuthorizationHeaderMalformed: REGION,
+  IllegalLocationConstraintException: REGION,
   InvalidBucketName: "no bucket can have this name",
   NoSuchBucket: "the bucket does not exist",
-  PermanentRedirect: "bucket of another region",
+  PermanentRedirect: REGION,
 };
 
 const INTEGRITY: Readonly<Record<string, string>> = {
@@ -60,7 +63,13 @@ const CERTIFICATE: Readonly<Record<string, string>> = {
 /** The store does not know a header or a call that we use. */
 const UNSUPPORTED: ReadonlySet<string> = new Set(["NotImplemented", "XNotImplemented"]);
 
-type S3Error = Error & { $metadata?: { httpStatusCode?: number }; Code?: string; code?: string };
+type S3Error = Error & {
+  $metadata?: { httpStatusCode?: number };
+  $response?: { headers?: Record<string, string> };
+  Code?: string;
+  code?: string;
+  Region?: string;
+};
 
 export function statusOf(error: unknown): number | undefined {
   return error instanceof Error ? (error as S3Error).$metadata?.httpStatusCode : undefined;
@@ -84,6 +93,13 @@ export function isMissing(error: unknown): boolean {
   return statusOf(error) === 404 && nameOf(error) === "NoSuchKey";
 }
 
+/** What is to be mended about the bucket; the store says where it is. */
+function bucketReason(error: unknown, why: string | undefined): string | undefined {
+  const { Region, $response } = error as S3Error;
+  const region = Region ?? $response?.headers?.["x-amz-bucket-region"];
+  return why === REGION && region !== undefined ? `${why}: tier2.s3.region must be ${region}` : why;
+}
+
 /** A failure for any error that the client threw; what comes from our own body stream keeps its code. */
 export function classifyS3(error: unknown, what: string, signal?: AbortSignal): Failure {
   if (error instanceof KlioError) return failureOf(error);
@@ -94,7 +110,7 @@ export function classifyS3(error: unknown, what: string, signal?: AbortSignal): 
   const tls = error instanceof Error ? ((error as S3Error).code ?? "") : "";
   if (tls in CERTIFICATE) return failure("KLIO-S3-TLS", `${reason(CERTIFICATE[tls])} (${tls})`);
   if (name in CREDENTIALS) return failure("KLIO-S3-CREDENTIALS", reason(CREDENTIALS[name]));
-  if (name in BUCKET) return failure("KLIO-S3-BUCKET", reason(BUCKET[name]));
+  if (name in BUCKET) return failure("KLIO-S3-BUCKET", reason(bucketReason(error, BUCKET[name])));
   if (name in INTEGRITY) return failure("KLIO-S3-INTEGRITY", reason(INTEGRITY[name]));
   if (name in FULL || status === 507) return failure("KLIO-S3-FULL", reason(FULL[name] ?? "status 507"));
   if (name in TRANSIENT || status === 429) return failure("KLIO-S3-DOWN", reason(TRANSIENT[name]));
@@ -102,7 +118,7 @@ export function classifyS3(error: unknown, what: string, signal?: AbortSignal): 
   if (status === 401 || status === 403) return failure("KLIO-S3-CREDENTIALS", reason(`status ${status}`));
   if (status === 404 && (error as S3Error).Code === undefined)
     return failure("KLIO-S3-DOWN", reason("status 404 without a code of S3: something else answers for the store"));
-  if (status === 301) return failure("KLIO-S3-BUCKET", reason("bucket of another region"));
+  if (status === 301) return failure("KLIO-S3-BUCKET", reason(bucketReason(error, REGION)));
   if (status === undefined || status >= 500 || status < 400)
     return failure("KLIO-S3-DOWN", reason(status === undefined ? undefined : `status ${status}`));
   return failure("KLIO-S3-REFUSED", reason(`status ${status}`));
