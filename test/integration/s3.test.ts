@@ -215,6 +215,22 @@ test("KLIO-S3-BUCKET: a bucket of another region names that region, however the 
   }
 });
 
+test("an object that cannot be removed is told by the store's reason for it", async () => {
+  for (const [reason, code] of [
+    ["SlowDown", "KLIO-S3-DOWN"],
+    ["InternalError", "KLIO-S3-DOWN"],
+    ["AccessDenied", "KLIO-S3-CREDENTIALS"],
+    ["InvalidArgument", "KLIO-S3-REFUSED"],
+  ] as const) {
+    const body = `<DeleteResult><Error><Key>b</Key><Code>${reason}</Code><Message>m</Message></Error></DeleteResult>`;
+    await using store = await answering(200, {}, body);
+    expect(await store.objects.remove(["a", "b"])).toMatchObject({
+      code,
+      reason: expect.stringMatching(/^cannot remove 1 of 2 objects: b: m/),
+    });
+  }
+});
+
 test("throttling is retryable and counts as one request; a refusal we do not know is fatal", async () => {
   {
     await using store = await answering(503, {}, errorBody("SlowDown"));

@@ -123,3 +123,13 @@ export function classifyS3(error: unknown, what: string, signal?: AbortSignal): 
     return failure("KLIO-S3-DOWN", reason(status === undefined ? undefined : `status ${status}`));
   return failure("KLIO-S3-REFUSED", reason(`status ${status}`));
 }
+
+/** A failure for one object of many, which the store tells inside an answer with status 200. */
+export function classifyEntry(
+  entry: { Code?: string | undefined; Message?: string | undefined },
+  what: string,
+): Failure {
+  const { Code = "", Message = Code } = entry;
+  const httpStatusCode = /^(InternalError|ServiceUnavailable)$/.test(Code) ? 500 : 400;
+  return classifyS3(Object.assign(new Error(Message), { Code, $metadata: { httpStatusCode } }), what);
+}

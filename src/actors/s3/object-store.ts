@@ -9,7 +9,7 @@ import {
   type ListObjectsV2CommandOutput,
 } from "@aws-sdk/client-s3";
 import { failure, type Outcome, ok } from "../../domain/outcome.ts";
-import { classifyS3, isMissing, statusOf } from "./classify.ts";
+import { classifyEntry, classifyS3, isMissing, statusOf } from "./classify.ts";
 import { type PutAnswer, type PutOptions, type PutSource, putObject, sourceOf } from "./put-object.ts";
 import { openS3Client, type S3Settings } from "./s3-client.ts";
 
@@ -169,9 +169,9 @@ export function openObjectStore(settings: S3Settings): ObjectStore {
           );
           const [first] = answer.Errors ?? [];
           if (first !== undefined)
-            return failure(
-              "KLIO-S3-REFUSED",
-              `cannot remove ${answer.Errors?.length} of ${batch.length} objects: ${first.Key}: ${first.Message ?? first.Code}`,
+            return classifyEntry(
+              first,
+              `cannot remove ${answer.Errors?.length} of ${batch.length} objects: ${first.Key}`,
             );
         } catch (error) {
           return classifyS3(error, `cannot remove ${batch.length} objects`);
