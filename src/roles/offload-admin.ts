@@ -53,6 +53,13 @@ export function adminOf(
     for (const tier of tiers) found.unshift(await storedOn(tier, cluster, backup));
     return found;
   };
+  /** A mistyped name would be compared with nothing, or kept as a cluster of which nothing can be recovered. */
+  const requireKnown = async (cluster: string) => {
+    if ((await parts.store.clusters()).includes(cluster)) return;
+    const opened = openedTier2(parts);
+    if (!isFailure(opened) && (await opened.reader.clusters()).includes(cluster)) return;
+    throw new KlioError("KLIO-CLUSTER-UNKNOWN", `nothing is stored of a cluster ${cluster}`);
+  };
   const eachFailed = async (
     cluster: string | undefined,
     act: (task: FailedTask) => Promise<unknown>,
@@ -90,7 +97,10 @@ export function adminOf(
     retry: (cluster) => eachFailed(cluster, async (task) => unwrap(await retryDeadLetter(queue, task))),
     purge: (cluster) =>
       eachFailed(cluster, async (task) => unwrap(await dropDeadLetter(queue, task.kind, task.sequence))),
-    reconcile,
+    async reconcile(cluster) {
+      if (cluster !== undefined) await requireKnown(cluster);
+      return reconcile(cluster);
+    },
     async getRetention(cluster) {
       const { tier1Retention, tier2Retention } = await settings.read(cluster);
       return {
@@ -98,8 +108,10 @@ export function adminOf(
         ...(tier2Retention !== undefined && { tier2: tier2Retention }),
       };
     },
-    setRetention: (cluster, tier, rules) =>
-      settings.write(cluster, tier === "tier1" ? { tier1Retention: rules } : { tier2Retention: rules }),
+    async setRetention(cluster, tier, rules) {
+      await requireKnown(cluster);
+      await settings.write(cluster, tier === "tier1" ? { tier1Retention: rules } : { tier2Retention: rules });
+    },
     applyRetention: async (cluster, tier, dryRun) => unwrap(await maintain(cluster, tier, dryRun)),
     status,
   };

@@ -133,6 +133,7 @@ test("klio admin: backups of both tiers are merged, and deleted where asked", as
       },
     ],
   });
+  await bench.segment("a", wal(1));
   bench.tier1.stored.push(backup("1"));
   bench.tier2.stored.push(backup("2"));
   await using admin = await serving(role.admin, directory.path);
@@ -171,10 +172,32 @@ test("klio admin: backups of both tiers are merged, and deleted where asked", as
   expect(gone.err).toContain("Error: tier1 has no backup b1 of a");
 });
 
+test("KLIO-CLUSTER-UNKNOWN: a mistyped cluster is not compared, and gets no policy", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  await bench.segment("orders", wal(1));
+  await eventually(async () => (await bench.names2("orders")).length === 1);
+  await using admin = await serving(role.admin, directory.path);
+  const socket = ["--socket-path", admin.socketPath];
+  const unknown = {
+    status: 69,
+    out: "",
+    err: expect.stringMatching(/^Error: nothing is stored of a cluster ordres\nHint: /),
+  };
+  expect(await klio("admin", "reconcile", "--cluster-name", "ordres", ...socket)).toMatchObject(unknown);
+  const set = (cluster: string) => klio("retention", "set", "--cluster", cluster, "--keep-latest", "1", ...socket);
+  expect(await set("ordres")).toMatchObject(unknown);
+  expect(await bench.store.clusters()).toEqual(["orders"]);
+  expect((await set("orders")).status).toBe(0);
+  expect((await klio("admin", "reconcile", "--cluster-name", "orders", ...socket)).status).toBe(0);
+});
+
 test("klio retention: set, get, and a dry run that says what would go", async () => {
   await using directory = await temporaryDirectory();
   await using bench = await offloadBench(directory.path);
   const role = await bench.start({ limits: quick });
+  await bench.segment("a", wal(1));
   await using admin = await serving(role.admin, directory.path);
   const where = ["--cluster", "a", "--socket-path", admin.socketPath];
   expect((await klio("retention", "get", ...where)).out).toBe("{}\n");
