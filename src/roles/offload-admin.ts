@@ -29,7 +29,7 @@ export function adminOf(
 ): AdminHandlers {
   const { queue, settings } = parts;
 
-  const repositories = () => {
+  const openRepositories = () => {
     const opened = openedTier2(parts);
     return isFailure(opened) ? [parts.repository] : [parts.repository, opened.repository];
   };
@@ -74,8 +74,10 @@ export function adminOf(
   };
 
   return {
-    refresh: () => refreshAll(repositories()),
-    listBackups: () => mergedBackups(repositories()),
+    refresh: () => refreshAll(openRepositories()),
+    // A tier that is not open yet is refused, not left out.
+    listBackups: async () =>
+      mergedBackups(parts.tier2.isWanted ? [parts.repository, repositoryOf("tier2")] : [parts.repository]),
     async deleteBackup(cluster, backup, tiers) {
       for (const { tier, repository, snapshots } of await storedOnAll(tiers, cluster, backup)) {
         unwrap(await repository.delete(snapshots));

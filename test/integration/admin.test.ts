@@ -193,6 +193,15 @@ test("KLIO-CLUSTER-UNKNOWN: a mistyped cluster is not compared, and gets no poli
   expect((await klio("admin", "reconcile", "--cluster-name", "orders", ...socket)).status).toBe(0);
 });
 
+test("KLIO-S3-DOWN: before tier 2 is open the backups of tier 1 are not told as all there are", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ tier2: { prefix: "p", whenOpen: new Promise<never>(() => undefined) } });
+  await using admin = await serving(role.admin, directory.path);
+  const listed = await klio("admin", "list-backups", "--socket-path", admin.socketPath);
+  expect(listed).toMatchObject({ status: 69, out: "", err: expect.stringContaining("tier 2") });
+});
+
 test("klio retention: set, get, and a dry run that says what would go", async () => {
   await using directory = await temporaryDirectory();
   await using bench = await offloadBench(directory.path);
