@@ -61,7 +61,7 @@ export function openObjectStore(settings: S3Settings): ObjectStore {
           signal === undefined ? {} : { abortSignal: signal },
         );
         // Also what is no list at all is read as an empty one.
-        if (page.IsTruncated === undefined)
+        if (page.IsTruncated === undefined && page.Name === undefined && page.Contents === undefined)
           return failure("KLIO-S3-DOWN", `cannot list ${bucket}/${request.prefix}: the answer is no list`);
         onPage(page);
         token = page.IsTruncated && request.limit === undefined ? page.NextContinuationToken : undefined;
