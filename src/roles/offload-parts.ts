@@ -4,10 +4,11 @@ import type { ObjectStore } from "../actors/s3/object-store.ts";
 import type { Tier2Reader } from "../actors/s3/tier2-wal-reader.ts";
 import type { SettingsStore } from "../actors/spool/cluster-settings.ts";
 import type { WalStore } from "../actors/spool/wal-store.ts";
+import type { BackupMetadata } from "../domain/backup-metadata.ts";
 import type { Frontier } from "../domain/frontier.ts";
 import type { Log } from "../domain/log.ts";
-import { type Failure, failure, failureOf, type Outcome } from "../domain/outcome.ts";
-import type { SnapshotRepository } from "../domain/snapshots.ts";
+import { type Failure, failure, failureOf, type Outcome, ok } from "../domain/outcome.ts";
+import { type SnapshotRepository, type StoredBackup, TIER2_PIN } from "../domain/snapshots.ts";
 import type { Telemetry } from "../telemetry/telemetry.ts";
 import type { MasterKey } from "../wire/wal-file-header.ts";
 
@@ -38,6 +39,25 @@ export type OffloadParts = {
 export function openedTier2({ tier2 }: OffloadParts): Tier2Parts | Failure {
   if (!tier2.isWanted) return failure("KLIO-TIER-MISSING", "this server has no tier 2");
   return tier2.parts ?? failure("KLIO-S3-DOWN", "tier 2 could not be opened yet");
+}
+
+/** Backups of tier 1 that are to reach tier 2 and have not: the pin says so, and is taken off when they have. */
+export async function waitingForTier2({ repository }: OffloadParts, cluster: string): Promise<Outcome<StoredBackup[]>> {
+  const stored = await repository.backups(cluster);
+  if (stored.kind !== "ok") return stored;
+  return ok(stored.value.filter(({ snapshots }) => snapshots.some(({ pins }) => pins.includes(TIER2_PIN))));
+}
+
+/** Whose WAL tier 2 must have: the backups that it holds, and those that are still to come. Without any of its own, none. */
+export async function needsOfTier2(
+  parts: OffloadParts,
+  { repository }: Tier2Parts,
+  cluster: string,
+): Promise<Outcome<BackupMetadata[]>> {
+  const stored = await repository.backups(cluster);
+  if (stored.kind !== "ok" || stored.value.length === 0) return stored.kind === "ok" ? ok([]) : stored;
+  const waiting = await waitingForTier2(parts, cluster);
+  return waiting.kind === "ok" ? ok([...stored.value, ...waiting.value].map(({ metadata }) => metadata)) : waiting;
 }
 
 export function isFailure(value: object): value is Failure {

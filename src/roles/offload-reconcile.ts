@@ -6,7 +6,6 @@ import type { TierRelation } from "../actors/s3/upload-segment.actor.ts";
 import type { Relation } from "../domain/compare-content.ts";
 import { walKey, walRoot } from "../domain/object-key.ts";
 import { type Outcome, ok } from "../domain/outcome.ts";
-import { TIER2_PIN } from "../domain/snapshots.ts";
 import { compareTiers, type TierDifference } from "../domain/tier-difference.ts";
 import type { StoredWal } from "../domain/wal-reader.ts";
 import { decideWalPruning } from "../domain/wal-retention.ts";
@@ -14,7 +13,15 @@ import { type ErrorCode, errorTable, KlioError } from "../errors.ts";
 import { type Findings, type Repairs, reconciler } from "../machines/reconciler.machine.ts";
 import { messageId } from "../wire/queue-message.ts";
 import type { TaskKind } from "../wire/subject.ts";
-import { guarded, isFailure, type OffloadParts, openedTier2, type Tier2Parts } from "./offload-parts.ts";
+import {
+  guarded,
+  isFailure,
+  needsOfTier2,
+  type OffloadParts,
+  openedTier2,
+  type Tier2Parts,
+  waitingForTier2,
+} from "./offload-parts.ts";
 
 /** Tasks sent per cluster and round; the rest follows in the next one, so that no cluster fills the queue alone. */
 const MAX_TASKS = 5_000;
@@ -84,10 +91,8 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
 
   /** Segments below it were pruned from tier 2 on purpose. */
   async function floorOf(opened: Tier2Parts, cluster: string): Promise<string> {
-    const stored = await opened.repository.backups(cluster);
-    if (stored.kind !== "ok") return "";
-    const backups = stored.value.map(({ metadata }) => metadata);
-    return decideWalPruning({ names: [], backups, bounds: [] }).first;
+    const needs = await needsOfTier2(parts, opened, cluster);
+    return needs.kind === "ok" ? decideWalPruning({ names: [], backups: needs.value, bounds: [] }).first : "";
   }
 
   /** How the contents of a file that both tiers have relate, seen from tier 2. */
@@ -175,17 +180,15 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
     });
   }
 
-  /** The pin says that a backup is to reach tier 2, and is taken off when it has. */
   async function missingBackups(cluster: string): Promise<Outcome<string[]>> {
-    const stored = await parts.repository.backups(cluster);
-    if (stored.kind !== "ok") return stored;
-    const pinned = stored.value.filter(({ snapshots }) => snapshots.some(({ pins }) => pins.includes(TIER2_PIN)));
+    const waiting = await waitingForTier2(parts, cluster);
+    if (waiting.kind !== "ok") return waiting;
     const dead = await listDeadLetters(queue, "backup", cluster);
     if (dead.kind !== "ok") return dead;
     const pending = await queue.pendingOf("backup", cluster);
     if (pending.kind !== "ok") return pending;
     const buried = new Set(dead.value.map(({ name }) => name));
-    const unsent = pinned.map(({ metadata }) => metadata.name).filter((name) => !buried.has(name));
+    const unsent = waiting.value.map(({ metadata }) => metadata.name).filter((name) => !buried.has(name));
     return ok(pending.value >= unsent.length ? [] : unsent);
   }
 

@@ -6,7 +6,7 @@ import { type Failure, failure, type Outcome, ok } from "../domain/outcome.ts";
 import { type StoredBackup, TIER2_PIN } from "../domain/snapshots.ts";
 import { segmentRange } from "../domain/wal-segment.ts";
 import { backupRelay, type Choice, type Verification } from "../machines/backup-relay.machine.ts";
-import { guarded, isFailure, type OffloadParts, openedTier2 } from "./offload-parts.ts";
+import { guarded, isFailure, type OffloadParts, openedTier2, waitingForTier2 } from "./offload-parts.ts";
 import type { Maintain } from "./offload-retention.ts";
 
 /** On tier 1 the sidecar has read everything after the backup; the structure is looked at again before it is copied. */
@@ -55,10 +55,9 @@ export function relayOf(
 
   /** A task of an older peer names no backup: each one that waits gets a task of its own. */
   async function expand(cluster: string): Promise<Outcome<Choice>> {
-    const stored = await parts.repository.backups(cluster);
-    if (stored.kind !== "ok") return stored;
-    for (const { metadata, snapshots } of stored.value) {
-      if (!snapshots.some(({ pins }) => pins.includes(TIER2_PIN))) continue;
+    const waiting = await waitingForTier2(parts, cluster);
+    if (waiting.kind !== "ok") return waiting;
+    for (const { metadata } of waiting.value) {
       const sent = await enqueueBackup(cluster, metadata.name);
       if (sent.kind !== "ok") return sent;
     }

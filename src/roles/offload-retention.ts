@@ -2,6 +2,7 @@
 import { type Actor, fromPromise, toPromise } from "xstate";
 import { listDeadLetters } from "../actors/jetstream/dead-letters.ts";
 import { listNames } from "../actors/spool/wal-directory.ts";
+import type { BackupMetadata } from "../domain/backup-metadata.ts";
 import { pruneBound } from "../domain/frontier.ts";
 import { walKey } from "../domain/object-key.ts";
 import { type Failure, failure, type Outcome, ok } from "../domain/outcome.ts";
@@ -16,7 +17,7 @@ import {
   type RetentionReport,
   retention,
 } from "../machines/retention.machine.ts";
-import { guarded, isFailure, keyedMutex, type OffloadParts, openedTier2 } from "./offload-parts.ts";
+import { guarded, isFailure, keyedMutex, needsOfTier2, type OffloadParts, openedTier2 } from "./offload-parts.ts";
 
 export type Maintain = (cluster: string, tier: TierName, dryRun: boolean) => Promise<Outcome<RetentionReport>>;
 export type Maintenance = {
@@ -95,21 +96,24 @@ export function retentionOf(parts: OffloadParts): Maintenance {
     return ok([pruneBound(parts.frontierOf(cluster)), ...names]);
   }
 
+  async function needsOfTier1(cluster: string): Promise<Outcome<BackupMetadata[]>> {
+    const stored = await parts.repository.backups(cluster);
+    return stored.kind === "ok" ? ok(stored.value.map(({ metadata }) => metadata)) : stored;
+  }
+
   async function prune({
     cluster,
     tier,
     dryRun,
     without,
   }: RetentionInput & { without: string[] }): Promise<Outcome<PruneResult>> {
-    const repository = repositoryOf(tier);
-    if (isFailure(repository)) return repository;
-    const stored = await repository.backups(cluster);
-    if (stored.kind !== "ok") return stored;
-    const backups = stored.value.map(({ metadata }) => metadata).filter(({ name }) => !without.includes(name));
-    const bounds = tier === "tier1" ? await boundsOf(cluster) : ok<string[]>([]);
-    if (bounds.kind !== "ok") return bounds;
     const opened = tier === "tier2" ? openedTier2(parts) : undefined;
     if (opened !== undefined && isFailure(opened)) return opened;
+    const needs = await (opened === undefined ? needsOfTier1(cluster) : needsOfTier2(parts, opened, cluster));
+    if (needs.kind !== "ok") return needs;
+    const backups = needs.value.filter(({ name }) => !without.includes(name));
+    const bounds = tier === "tier1" ? await boundsOf(cluster) : ok<string[]>([]);
+    if (bounds.kind !== "ok") return bounds;
     const names =
       opened === undefined
         ? await listNames(parts.walDirectory, cluster)

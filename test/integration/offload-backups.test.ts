@@ -41,6 +41,8 @@ function addBackup(bench: OffloadBench, name: string, startWal: string, endWal: 
   bench.tier1.stored.push({ metadata, snapshots: [snapshot] });
 }
 
+const none = { keepLatest: 0, keepHourly: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepAnnual: 0 };
+
 const close = (backupName: string, startWal: string, endWal: string) => ({
   cluster: "a",
   backupName,
@@ -115,7 +117,7 @@ test("P2: retention on whole backups: the pinned stays, WAL goes up to what is n
     addBackup(bench, `b${n}`, wal(n), wal(n), 1_700_000_000 + i * 86_400);
     if (n !== 1) bench.tier1.stored.at(-1)!.snapshots[0]!.pins = [];
   }
-  const policy = '{"keepLatest":1,"keepHourly":0,"keepDaily":0,"keepWeekly":0,"keepMonthly":0,"keepAnnual":0}';
+  const policy = JSON.stringify({ ...none, keepLatest: 1 });
   const request = { cluster: "a", retentionPolicy: policy, traceparent: "" };
   expect(await role.maintainBackups(request)).toEqual({
     deletedBackups: ["b3"],
@@ -137,6 +139,31 @@ test("P2: retention on whole backups: the pinned stays, WAL goes up to what is n
   expect(await role.admin.getRetention("a")).toMatchObject({ tier1: { keepLatest: 1 } });
   // Tier 2 has no backup and keeps everything; what left tier 1 is not asked for again.
   expect((await bench.names2("a")).length).toBe(6);
+});
+
+test("P2: the WAL of a backup that is still to reach tier 2 stays there though younger ones have, and is there when it comes", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  const all = [1, 2, 3, 4, 5].map((n) => wal(n));
+  for (const name of all) await bench.segment("a", name);
+  await eventually(hasAll(bench, "a", all));
+  addBackup(bench, "b1", wal(1), wal(1));
+  bench.tier2.corrupt = ["base/1/2 cannot be read"];
+  await role.closeBackup(close("b1", wal(1), wal(1)));
+  await eventually(async () => (await role.admin.failed("backup")).length === 1);
+  Object.assign(bench.tier2, { corrupt: [], stored: [] }); // the copy was removed
+  addBackup(bench, "b4", wal(4), wal(4), 1_700_100_000);
+  await role.closeBackup(close("b4", wal(4), wal(4)));
+  await eventually(() => bench.tier1.stored[1]!.snapshots[0]!.pins.length === 0);
+  await role.admin.reconcile("a");
+  expect(await bench.names2("a")).toEqual(all);
+  await role.admin.setRetention("a", "tier1", { ...none, keepLatest: 1 });
+  await role.admin.retry("a");
+  await eventually(async () => (await role.admin.pending()).backup === 0);
+  expect(bench.tier1.stored.map(({ metadata }) => metadata.name)).toEqual(["b4"]);
+  expect(bench.tier2.stored.map(({ metadata }) => metadata.name)).toEqual(["b4", "b1"]);
+  expect(await bench.names2("a")).toEqual(all);
 });
 
 test("KLIO-TIER-MISSING: with tier 1 alone maintenance works, and a backup for tier 2 is told as impossible", async () => {
