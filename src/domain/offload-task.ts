@@ -3,7 +3,7 @@ import type { RetentionRules } from "./retention-policy.ts";
 
 export type BackupTask = {
   sendToTier2: boolean;
-  /** Absent: keep what is set. */
+  /** For when none is set: the policy that counts is kept when a backup is closed. */
   tier2Retention?: RetentionRules;
   /** WAL range the backup needs; absent in tasks of older peers. */
   range?: { startWal: string; endWal: string; segmentBytes: number };

@@ -54,6 +54,8 @@ export function backupDesk(parts: OffloadParts, maintain: Maintain): BackupDesk 
       const scheduled = sendToTier2 && tier2.isWanted;
       const key = `${cluster}/${backupName}`;
       if (backupName === "" || !queued.has(key)) {
+        // Now, not when its task's turn comes: tasks may be late, repeated and out of order (P5).
+        if (policy !== undefined && sendToTier2) await settings.write(cluster, { tier2Retention: policy });
         const message: BackupMessage = {
           clusterName: cluster,
           startWal,

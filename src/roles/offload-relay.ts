@@ -42,7 +42,9 @@ export function relayOf(
   async function choose({ cluster, backup, task }: TaskInput): Promise<Outcome<Choice>> {
     const opened = openedTier2(parts);
     if (isFailure(opened)) return opened;
-    if (task.tier2Retention !== undefined) await settings.write(cluster, { tier2Retention: task.tier2Retention });
+    // What was set since the task was written counts for more.
+    if (task.tier2Retention !== undefined && (await settings.read(cluster)).tier2Retention === undefined)
+      await settings.write(cluster, { tier2Retention: task.tier2Retention });
     if (backup === "") return expand(cluster);
     const stored = await onTier1({ cluster, backup });
     if (stored === undefined) {

@@ -43,7 +43,7 @@ function addBackup(bench: OffloadBench, name: string, startWal: string, endWal: 
 
 const none = { keepLatest: 0, keepHourly: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepAnnual: 0 };
 
-const close = (backupName: string, startWal: string, endWal: string) => ({
+const close = (backupName: string, startWal: string, endWal: string, tier2RetentionPolicy = "") => ({
   cluster: "a",
   backupName,
   timeline: 1,
@@ -51,7 +51,7 @@ const close = (backupName: string, startWal: string, endWal: string) => ({
   endWal,
   segmentBytes: SEGMENT_BYTES,
   sendToTier2: true,
-  tier2RetentionPolicy: "",
+  tier2RetentionPolicy,
   traceparent: "",
 });
 
@@ -164,6 +164,28 @@ test("P2: the WAL of a backup that is still to reach tier 2 stays there though y
   expect(bench.tier1.stored.map(({ metadata }) => metadata.name)).toEqual(["b4"]);
   expect(bench.tier2.stored.map(({ metadata }) => metadata.name)).toEqual(["b4", "b1"]);
   expect(await bench.names2("a")).toEqual(all);
+});
+
+test("P5: a task that comes late does not bring back the retention policy of its time", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  const closeWith = async (n: number, keepLatest: number) => {
+    await bench.segment("a", wal(n));
+    addBackup(bench, `b${n}`, wal(n), wal(n), 1_700_000_000 + n);
+    await role.closeBackup(close(`b${n}`, wal(n), wal(n), JSON.stringify({ ...none, keepLatest })));
+  };
+  bench.tier2.corrupt = ["base/1/2 cannot be read"];
+  await closeWith(1, 1);
+  await eventually(async () => (await role.admin.failed("backup")).length === 1);
+  Object.assign(bench.tier2, { corrupt: [], stored: [] }); // the copy was removed
+  await closeWith(2, 5);
+  await closeWith(3, 5);
+  await eventually(async () => (await role.admin.pending()).backup === 0);
+  await role.admin.retry("a");
+  await eventually(async () => (await role.admin.failed("backup")).length === 0);
+  expect(bench.tier2.stored.map(({ metadata }) => metadata.name)).toEqual(["b2", "b3", "b1"]);
+  expect(await role.admin.getRetention("a")).toMatchObject({ tier2: { keepLatest: 5 } });
 });
 
 test("KLIO-TIER-MISSING: with tier 1 alone maintenance works, and a backup for tier 2 is told as impossible", async () => {
