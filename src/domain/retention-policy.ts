@@ -28,8 +28,8 @@ const retentionDefaults: Readonly<Required<RetentionRules>> = {
 
 export const retentionRuleNames = Object.keys(retentionDefaults) as RetentionRule[];
 
-/** A backup as far as retention looks at it; times in epoch milliseconds. */
-export type AgedBackup = { name: string; startedAtMs: number; stoppedAtMs: number; isPinned: boolean };
+/** A backup as far as retention looks at it; times in epoch milliseconds. `hasWal`: all that it needs lies on its tier. */
+export type AgedBackup = { name: string; startedAtMs: number; stoppedAtMs: number; isPinned: boolean; hasWal: boolean };
 
 export type RetentionDecision = {
   /** Backup name -> why it stays (`latest-1`, `daily-3`, `pinned`, …). */
@@ -92,19 +92,40 @@ const PERIODS: readonly Period[] = [
 
 /**
  * What the rules keep of these backups (any order). The newest backup always stays, and when every rule is 0 all do: a
- * policy that keeps nothing is a mistake. Pinned backups stay.
+ * policy that keeps nothing is a mistake. Pinned backups stay. A backup whose WAL is not complete takes the place of none
+ * that can be restored: what the rules keep of those alone stays, too.
  */
 export function decideRetention(
   backups: readonly AgedBackup[],
   rules: RetentionRules,
   nowMs: number,
 ): RetentionDecision {
+  const kept = keptBy(backups, rules, nowMs);
+  const restorable = keptBy(
+    backups.filter(({ hasWal }) => hasWal),
+    rules,
+    nowMs,
+  );
+  for (const [name, reasons] of Object.entries(restorable))
+    if (kept[name]?.length === 0) kept[name].push(...reasons.map((reason) => `restorable-${reason}`));
+  const expired = backups
+    .toSorted((a, b) => -newestFirstOrder(a, b))
+    .map(({ name }) => name)
+    .filter((name) => kept[name]?.length === 0);
+  for (const name of expired) delete kept[name];
+  return { kept, expired };
+}
+
+const newestFirstOrder = (a: AgedBackup, b: AgedBackup) => b.startedAtMs - a.startedAtMs || (a.name < b.name ? 1 : -1);
+
+/** Every name, with why it stays; without a reason when nothing keeps it. */
+function keptBy(backups: readonly AgedBackup[], rules: RetentionRules, nowMs: number): Record<string, string[]> {
   const n = { ...retentionDefaults, ...definedRules(rules) };
-  const newestFirst = backups.toSorted((a, b) => b.startedAtMs - a.startedAtMs || (a.name < b.name ? 1 : -1));
+  const newestFirst = backups.toSorted(newestFirstOrder);
   const newest = newestFirst[0];
   const kept: Record<string, string[]> = Object.fromEntries(newestFirst.map(({ name }) => [name, []]));
   const keep = (name: string, reason: string) => kept[name]?.push(reason);
-  if (newest === undefined) return { kept: {}, expired: [] };
+  if (newest === undefined) return {};
   const isEmpty = retentionRuleNames.every((rule) => n[rule] === 0);
   for (const backup of newestFirst) {
     if (backup.isPinned) keep(backup.name, "pinned");
@@ -127,9 +148,7 @@ export function decideRetention(
     for (const backup of newestFirst)
       if (backup.stoppedAtMs > begin || backup === anchor) keep(backup.name, "recovery-window");
   }
-  const expired = newestFirst.filter(({ name }) => kept[name]?.length === 0).map(({ name }) => name);
-  for (const name of expired) delete kept[name];
-  return { kept, expired: expired.toReversed() };
+  return kept;
 }
 
 function definedRules(rules: RetentionRules): RetentionRules {

@@ -1,6 +1,7 @@
 // Which WAL files of one tier nobody needs any more. The rule is conservative: in any doubt everything stays, and the
 // decision says why.
-import { parseWalName } from "./wal-segment.ts";
+import { KlioError } from "../errors.ts";
+import { parseWalName, segmentRange } from "./wal-segment.ts";
 
 /** What pruning reads of a backup's metadata. */
 export type WalNeed = { name: string; startWal: string; backupLabel: string };
@@ -13,6 +14,19 @@ export type WalPruning = {
   /** Why nothing may go, or empty. */
   heldBy: string;
 };
+
+/** Are all files there that a restore of the backup begins with? Not when its range cannot be read. */
+export function hasItsWal(
+  { startWal, endWal, segmentSize }: { startWal: string; endWal: string; segmentSize: number },
+  names: ReadonlySet<string>,
+): boolean {
+  try {
+    return segmentRange(startWal, endWal, segmentSize).every((name) => names.has(name));
+  } catch (error) {
+    if (error instanceof KlioError) return false;
+    throw error;
+  }
+}
 
 const everything = (heldBy: string): WalPruning => ({ first: "", names: [], heldBy });
 

@@ -69,6 +69,9 @@ export function nextSegment(name: string, segmentBytes: number): string {
 /** All segments from `first` to `last` (both included, same timeline). Throws KLIO-USAGE for a range that cannot be. */
 export function segmentRange(first: string, last: string, segmentBytes: number, limit = 1_000_000): string[] {
   if (!isSegmentSize(segmentBytes)) throw new KlioError("KLIO-USAGE", `not a WAL segment size: ${segmentBytes}`);
+  for (const name of [first, last])
+    if (parseWalName(name)?.kind !== "segment")
+      throw new KlioError("KLIO-USAGE", `not the name of a WAL segment: ${JSON.stringify(name)}`);
   const from = segmentStart(first, segmentBytes);
   const to = segmentStart(last, segmentBytes);
   const count = (to - from) / BigInt(segmentBytes) + 1n;

@@ -8,7 +8,7 @@ import { walKey } from "../domain/object-key.ts";
 import { type Failure, failure, type Outcome, ok } from "../domain/outcome.ts";
 import { type AgedBackup, decideRetention } from "../domain/retention-policy.ts";
 import type { SnapshotRepository, StoredBackup, TierName } from "../domain/snapshots.ts";
-import { decideWalPruning } from "../domain/wal-retention.ts";
+import { decideWalPruning, hasItsWal } from "../domain/wal-retention.ts";
 import {
   type ExpiryPlan,
   type ExpiryResult,
@@ -26,12 +26,13 @@ export type Maintenance = {
   stop(): Promise<void>;
 };
 
-function agedBackup({ metadata, snapshots }: StoredBackup): AgedBackup {
+function agedBackup({ metadata, snapshots }: StoredBackup, names: ReadonlySet<string>): AgedBackup {
   return {
     name: metadata.name,
     startedAtMs: metadata.startedAt * 1000,
     stoppedAtMs: metadata.stoppedAt * 1000,
     isPinned: snapshots.some(({ pins }) => pins.length > 0),
+    hasWal: hasItsWal(metadata, names),
   };
 }
 
@@ -56,12 +57,21 @@ export function retentionOf(parts: OffloadParts): Maintenance {
     return ok({ repository, backups: stored.value, orphans: orphans.value });
   }
 
+  async function walNames({ cluster, tier }: Pick<RetentionInput, "cluster" | "tier">): Promise<Outcome<string[]>> {
+    if (tier === "tier1") return ok(await listNames(parts.walDirectory, cluster));
+    const opened = openedTier2(parts);
+    return isFailure(opened) ? opened : ok((await opened.reader.list(cluster)).map(({ name }) => name));
+  }
+
   async function decide(input: RetentionInput): Promise<Outcome<ExpiryPlan>> {
     const content = await contentOf(input);
     if (content.kind !== "ok") return content;
     const known = await settings.read(input.cluster);
     const rules = input.tier === "tier1" ? known.tier1Retention : known.tier2Retention;
-    const backups = content.value.backups.map(agedBackup);
+    const names = await walNames(input);
+    if (names.kind !== "ok") return names;
+    const present = new Set(names.value);
+    const backups = content.value.backups.map((backup) => agedBackup(backup, present));
     const { kept, expired } =
       rules === undefined
         ? { kept: Object.fromEntries(backups.map(({ name }) => [name, ["no policy"]])), expired: [] }
@@ -114,11 +124,9 @@ export function retentionOf(parts: OffloadParts): Maintenance {
     const backups = needs.value.filter(({ name }) => !without.includes(name));
     const bounds = tier === "tier1" ? await boundsOf(cluster) : ok<string[]>([]);
     if (bounds.kind !== "ok") return bounds;
-    const names =
-      opened === undefined
-        ? await listNames(parts.walDirectory, cluster)
-        : (await opened.reader.list(cluster)).map(({ name }) => name);
-    const decision = decideWalPruning({ names, backups, bounds: bounds.value });
+    const names = await walNames({ cluster, tier });
+    if (names.kind !== "ok") return names;
+    const decision = decideWalPruning({ names: names.value, backups, bounds: bounds.value });
     if (decision.heldBy !== "") log.debug("retention.held", `no WAL goes: ${decision.heldBy}`, { cluster, tier });
     let files = decision.names.length;
     if (!dryRun && files > 0) {

@@ -166,6 +166,26 @@ test("P2: the WAL of a backup that is still to reach tier 2 stays there though y
   expect(await bench.names2("a")).toEqual(all);
 });
 
+test("P2: a backup whose WAL has not come expires none that can be restored, on either tier", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  for (const n of [1, 2]) await bench.segment("a", wal(n));
+  await eventually(hasAll(bench, "a", [wal(1), wal(2)]));
+  for (const n of [1, 2]) addBackup(bench, `b${n}`, wal(n), wal(n + 1), 1_700_000_000 + n);
+  for (const { snapshots } of bench.tier1.stored) snapshots[0]!.pins = [];
+  bench.tier2.stored.push(...structuredClone(bench.tier1.stored));
+  for (const tier of ["tier1", "tier2"] as const) {
+    await role.admin.setRetention("a", tier, { ...none, keepLatest: 1 });
+    const report = await role.admin.applyRetention("a", tier, false);
+    expect(report).toMatchObject({ kept: { b1: ["restorable-latest-1"], b2: ["latest-1"] }, deletedWalFiles: 0 });
+  }
+  await bench.segment("a", wal(3));
+  await eventually(hasAll(bench, "a", [wal(3)]));
+  for (const tier of ["tier1", "tier2"] as const)
+    expect(await role.admin.applyRetention("a", tier, false)).toMatchObject({ deletedBackups: ["b1"] });
+});
+
 test("P5: a task that comes late does not bring back the retention policy of its time", async () => {
   await using directory = await temporaryDirectory();
   await using bench = await offloadBench(directory.path);

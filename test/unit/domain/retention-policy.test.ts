@@ -10,11 +10,12 @@ import {
 const HOUR = 3_600_000;
 const NOW = Date.UTC(2026, 10, 24, 12);
 const none = Object.fromEntries(retentionRuleNames.map((rule) => [rule, 0]));
-const backup = (hoursAgo: number, isPinned = false): AgedBackup => ({
+const backup = (hoursAgo: number, isPinned = false, hasWal = true): AgedBackup => ({
   name: `h${hoursAgo}`,
   startedAtMs: NOW - hoursAgo * HOUR,
   stoppedAtMs: NOW - hoursAgo * HOUR + 60_000,
   isPinned,
+  hasWal,
 });
 
 test("keepLatest keeps the newest, the rest goes, oldest first", () => {
@@ -58,12 +59,31 @@ test("a policy that would keep nothing keeps everything; pinned backups stay", (
   expect(kept.h2).toBeUndefined();
 });
 
+test("P2: a backup that lacks WAL takes the place of none that can be restored, and goes when younger ones can be", () => {
+  const rules = { ...none, keepLatest: 1 };
+  const lacking = [backup(2, false, false), backup(3), backup(4)];
+  expect(decideRetention(lacking, rules, NOW)).toEqual({
+    kept: { h2: ["latest-1"], h3: ["restorable-latest-1"] },
+    expired: ["h4"],
+  });
+  expect(decideRetention([backup(1), ...lacking], rules, NOW).expired).toEqual(["h4", "h3", "h2"]);
+  const allLack = [backup(1, false, false), backup(2, false, false)];
+  expect(decideRetention(allLack, rules, NOW).expired).toEqual(["h2"]);
+  const window = { ...none, recoveryWindowDays: 1 };
+  const { kept } = decideRetention([backup(1), backup(30, false, false), backup(50), backup(70)], window, NOW);
+  expect(kept).toEqual({
+    h1: ["latest-1", "recovery-window"],
+    h30: ["recovery-window"],
+    h50: ["restorable-recovery-window"],
+  });
+});
+
 test("the newest backup always stays; every backup is either kept or expired", () => {
   const rules = fc.record(Object.fromEntries(retentionRuleNames.map((rule) => [rule, fc.integer({ min: 0, max: 5 })])));
   fc.assert(
     fc.property(fc.uniqueArray(fc.integer({ min: 0, max: 20_000 }), { maxLength: 30 }), rules, (hours, some) => {
       const { kept, expired } = decideRetention(
-        hours.map((h) => backup(h)),
+        hours.map((h) => backup(h, false, h % 3 > 0)),
         some,
         NOW,
       );

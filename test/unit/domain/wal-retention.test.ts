@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { decideWalPruning, type WalNeed } from "../../../src/domain/wal-retention.ts";
+import { decideWalPruning, hasItsWal, type WalNeed } from "../../../src/domain/wal-retention.ts";
 
 const wal = (n: number, timeline = 1) =>
   `${String(timeline).padStart(8, "0")}00000000${n.toString(16).toUpperCase().padStart(8, "0")}`;
@@ -42,4 +42,12 @@ test("older timelines go with their segments, history files and labels stay, par
   ];
   const decision = decideWalPruning({ names: all, backups: [need(wal(2, 2))], bounds: [] });
   expect(decision.names).toEqual([wal(1), `${wal(2, 2)}.partial`]);
+});
+
+test("a backup has its WAL when every file of its range is there; not when the range is none", () => {
+  const range = { startWal: wal(2), endWal: wal(4), segmentSize: 16 << 20 };
+  expect(hasItsWal(range, new Set(names))).toBe(true);
+  expect(hasItsWal(range, new Set([wal(2), `${wal(3)}.partial`, wal(4)]))).toBe(false);
+  expect(hasItsWal({ ...range, endWal: wal(1) }, new Set(names))).toBe(false);
+  expect(hasItsWal({ ...range, startWal: "" }, new Set(names))).toBe(false);
 });
