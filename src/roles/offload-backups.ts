@@ -11,7 +11,7 @@ import type { Maintain } from "./offload-retention.ts";
 type MaintainResult = { deletedBackups: string[]; deletedOrphans: number; deletedWalFiles: number };
 
 export type BackupDesk = {
-  /** Queues the backup whether its WAL is complete or not: the relay waits for it. `missing`: segments tier 1 lacks. */
+  /** Queues the backup for tier 2 whether its WAL is complete or not: the relay waits for it. `missing`: what tier 1 lacks. */
   closeBackup(request: CloseBackupRequest): Promise<{ scheduled: boolean; missing: string[] }>;
   /** Keeps the policy when one is given, and applies what is set to tier 1. Rejects with what went wrong. */
   maintainBackups(request: MaintainBackupsRequest): Promise<MaintainResult>;
@@ -53,7 +53,9 @@ export function backupDesk(parts: OffloadParts, maintain: Maintain): BackupDesk 
       const policy = policyOf(cluster, request.tier2RetentionPolicy);
       const scheduled = sendToTier2 && tier2.isWanted;
       const key = `${cluster}/${backupName}`;
-      if (backupName === "" || !queued.has(key)) {
+      // What stays on tier 1 has no task: its sidecar asks for the maintenance, after it has verified the backup. An older
+      // peer, which names none, asks for nothing more.
+      if (backupName === "" || (sendToTier2 && !queued.has(key))) {
         // Now, not when its task's turn comes: tasks may be late, repeated and out of order (P5).
         if (policy !== undefined && sendToTier2) await settings.write(cluster, { tier2Retention: policy });
         const message: BackupMessage = {

@@ -186,6 +186,23 @@ test("P2: a backup whose WAL has not come expires none that can be restored, on 
     expect(await role.admin.applyRetention("a", tier, false)).toMatchObject({ deletedBackups: ["b1"] });
 });
 
+test("P2: closing a backup that stays on tier 1 expires nothing: its sidecar has yet to verify it", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  for (const n of [1, 2]) {
+    await bench.segment("a", wal(n));
+    addBackup(bench, `b${n}`, wal(n), wal(n), 1_700_000_000 + n);
+    bench.tier1.stored.at(-1)!.snapshots[0]!.pins = [];
+  }
+  await role.admin.setRetention("a", "tier1", { ...none, keepLatest: 1 });
+  await role.closeBackup({ ...close("b2", wal(2), wal(2)), sendToTier2: false });
+  await eventually(async () => (await role.admin.pending()).backup === 0);
+  expect(bench.tier1.stored.map(({ metadata }) => metadata.name)).toEqual(["b1", "b2"]);
+  const request = { cluster: "a", retentionPolicy: "", traceparent: "" };
+  expect(await role.maintainBackups(request)).toMatchObject({ deletedBackups: ["b1"] });
+});
+
 test("P5: a task that comes late does not bring back the retention policy of its time", async () => {
   await using directory = await temporaryDirectory();
   await using bench = await offloadBench(directory.path);
