@@ -43,5 +43,13 @@ export function parseBackupMetadata(text: string): BackupMetadata {
   const metadata = value as BackupMetadata;
   for (const key of ["name", "clusterName", "startWal", "endWal", "startLsn", "endLsn"] as const)
     if (typeof metadata?.[key] !== "string") throw new KlioError("KLIO-REPOSITORY", `backup metadata lacks ${key}`);
+  for (const key of ["startLsn", "endLsn"] as const)
+    if (!/^\d+$/.test(metadata[key])) throw new KlioError("KLIO-REPOSITORY", `backup metadata: ${key} is no number`);
+  for (const key of ["tli", "segmentSize", "startedAt", "stoppedAt"] as const)
+    if (!Number.isFinite(metadata[key])) throw new KlioError("KLIO-REPOSITORY", `backup metadata lacks ${key}`);
+  if (!Array.isArray(metadata.tablespaces) || !metadata.tablespaces.every((one) => Number.isInteger(one?.oid)))
+    throw new KlioError("KLIO-REPOSITORY", "backup metadata lacks tablespaces");
+  if (typeof metadata.backupLabel !== "string")
+    throw new KlioError("KLIO-REPOSITORY", "backup metadata lacks backupLabel");
   return metadata;
 }

@@ -65,7 +65,7 @@ export interface SnapshotRepository extends AsyncDisposable {
   readonly readOnly: boolean;
   /** All snapshots of Klio backups, of all clusters, whole or not, oldest first. */
   list(): Promise<Outcome<SnapshotInfo[]>>;
-  /** Whole backups, oldest first. */
+  /** Whole backups, oldest first. Of all clusters: one whose metadata cannot be read is left out, and told in the log. */
   backups(cluster?: string): Promise<Outcome<StoredBackup[]>>;
   /**
    * Snapshots that no whole backup needs and that no running backup can own: of failed, cancelled and deleted backups at

@@ -44,11 +44,16 @@ export function parseDescription(text: string): SnapshotDescription | undefined 
     content,
     host: typeof host === "string" ? host : "",
     ...(typeof of === "string" && { of }),
-    ...(typeof metadata === "string" && { metadata: unpack(metadata) }),
+    ...(typeof metadata === "string" && unpack(metadata)),
   };
 }
 
-function unpack(packed: string) {
-  const bytes = inflateRawSync(Buffer.from(packed, "base64url"), { maxOutputLength: METADATA_LIMIT_BYTES });
-  return parseBackupMetadata(bytes.toString("utf8"));
+/** A cluster's user writes its descriptions: metadata that cannot be read are none, and no listing fails for them. */
+function unpack(packed: string): Pick<SnapshotDescription, "metadata"> {
+  try {
+    const bytes = inflateRawSync(Buffer.from(packed, "base64url"), { maxOutputLength: METADATA_LIMIT_BYTES });
+    return { metadata: parseBackupMetadata(bytes.toString("utf8")) };
+  } catch {
+    return {}; // whoever needs them reads them from the snapshot, and is told
+  }
 }

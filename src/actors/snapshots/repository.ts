@@ -60,12 +60,16 @@ type RunOptions = {
   env?: Readonly<Record<string, string>>;
 };
 
+const firstStart = ({ snapshots }: StoredBackup) => Math.min(...snapshots.map(({ startTimeMs }) => startTimeMs));
+
 export class KopiaRepository implements SnapshotRepository {
   readonly tier: TierName;
   readonly readOnly: boolean;
   private readonly parts: Parts;
   private readonly peer: Peer;
   private readonly metadata: MetadataCache = new Map();
+  /** Clusters whose backups could not be read, with what was told of it. */
+  private readonly unreadable = new Map<string, string>();
   private readonly watchers = new Set<() => void>();
   private readonly listing = new SharedListing(() => readCatalogue(this.runner, { incomplete: true }));
   private served: Served | undefined;
@@ -139,7 +143,26 @@ export class KopiaRepository implements SnapshotRepository {
 
   async backups(cluster?: string): Promise<Outcome<StoredBackup[]>> {
     const entries = await this.entries({ incomplete: false, cluster });
-    return entries.kind === "ok" ? readBackups(this.runner, entries.value, this.metadata) : entries;
+    if (entries.kind !== "ok") return entries;
+    if (cluster !== undefined) return readBackups(this.runner, entries.value, this.metadata);
+    const found: StoredBackup[] = [];
+    for (const [name, own] of Map.groupBy(entries.value, (entry) => entry.cluster)) {
+      const backups = await readBackups(this.runner, own, this.metadata);
+      if (backups.kind === "ok") found.push(...backups.value);
+      else if (backups.code === "KLIO-REPOSITORY") this.tellUnreadable(name, backups.reason);
+      else return backups;
+    }
+    return ok(found.toSorted((a, b) => firstStart(a) - firstStart(b)));
+  }
+
+  /** Once for each reason: the listing is repeated every minute. */
+  private tellUnreadable(cluster: string, reason: string): void {
+    if (this.unreadable.get(cluster) === reason) return;
+    this.unreadable.set(cluster, reason);
+    this.parts.kopia.log.warn("repository.cluster.unreadable", `the backups of ${cluster} are not listed: ${reason}`, {
+      cluster,
+      tier: this.tier,
+    });
   }
 
   async orphans(cluster?: string): Promise<Outcome<SnapshotInfo[]>> {

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { deflateRawSync } from "node:zlib";
 import { expect, test } from "vitest";
 import { runCommand } from "../../../src/actors/process/run-command.ts";
 import { openClusterSnapshots } from "../../../src/actors/snapshots/open-cluster-snapshots.ts";
@@ -197,6 +198,35 @@ test("P6: a cluster's user sees, reads and removes nothing of another cluster", 
   expect((await raw(["policy", "set", "--global", "--keep-latest=1"])).code).not.toBe(0);
   expect((await connect("klio", "alpha")).code).not.toBe(0);
   expect(unwrap(await alpha.backups())).toEqual([stored]);
+});
+
+test("P11: whatever a cluster's user writes into a description, the other clusters' backups are listed", async () => {
+  await using dir = await temporaryDirectory();
+  await using server = await startSnapshotServer(dir.path, { clusters: ["alpha", "beta"] });
+  await using alpha = await server.open("alpha");
+  const stored = await storeSample(alpha, sampleTree(dir.path), sampleMetadata("b1"));
+  // The raw program with beta's password, as somebody who does not play by our rules.
+  const access = unwrap(await server.repository.clusterAccess("klio", "beta"));
+  const raw = async (args: string[]) =>
+    runCommand({
+      command: kopia,
+      args: [...args, `--config-file=${dir.path}/raw.config`, "--disable-file-logging"],
+      env: { HOME: dir.path, KOPIA_PASSWORD: access.password, KOPIA_CHECK_FOR_UPDATES: "false" },
+    });
+  const fingerprint = `--server-cert-fingerprint=${access.fingerprint}`;
+  const own = ["--override-username=klio", "--override-hostname=beta", "--no-persist-credentials"];
+  await raw(["repository", "connect", "server", `--url=${server.url}`, fingerprint, ...own]);
+  const packed = (value: unknown) => deflateRawSync(JSON.stringify(value)).toString("base64url");
+  const some = { name: "x", clusterName: "beta", startWal: "1", endWal: "1", startLsn: "1", endLsn: "1" };
+  for (const metadata of ["garbage", packed("{"), packed([]), packed(some)]) {
+    const description = JSON.stringify({ klio: 1, backup: "x", content: "metadata", metadata });
+    const made = await raw(["snapshot", "create", `--description=${description}`, join(dir.path, "data/global")]);
+    expect(made.code, made.stderr).toBe(0);
+    expect(unwrap(await server.repository.backups("alpha")), description).toEqual([stored]);
+    expect(unwrap(await server.repository.orphans("alpha")), description).toEqual([]);
+    expect(unwrap(await server.repository.backups()), description).toEqual([stored]);
+    expect((await server.repository.backups("beta")).kind, description).not.toBe("ok");
+  }
 });
 
 test("KLIO-REPOSITORY-REFUSED and KLIO-SERVER-REFUSED: a wrong password, a certificate that is not the pinned one", async () => {
