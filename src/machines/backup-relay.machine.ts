@@ -55,7 +55,10 @@ export const backupRelay = setup({
     meta: {} as StateMeta,
   },
   actors: {
-    findMissingWal: unprovided<Outcome<{ missing: number; first: string }>, TaskInput>("findMissingWal"),
+    /** Also nothing of a backup that is no longer there, whose WAL may never come. `looks`: 1 at the first. */
+    findMissingWal: unprovided<Outcome<{ missing: number; first: string }>, TaskInput & { looks: number }>(
+      "findMissingWal",
+    ),
     chooseBackup: unprovided<Outcome<Choice>, TaskInput>("chooseBackup"),
     verifySource: unprovided<Outcome<Verification>, BackupInput>("verifySource"),
     copyBackup: unprovided<Outcome<{ bytes: number }>, BackupInput>("copyBackup"),
@@ -138,7 +141,7 @@ export const backupRelay = setup({
           invoke: {
             id: "findMissingWal",
             src: "findMissingWal",
-            input: taskInput,
+            input: ({ context }) => ({ ...taskInput({ context }), looks: context.looks }),
             onDone: [
               { guard: { type: "isComplete", params: ({ event }) => event.output }, target: "#backupRelay.relaying" },
               {

@@ -15,6 +15,8 @@ const COPY_PERCENT = 100;
 
 type BackupInput = { cluster: string; backup: string };
 type TaskInput = BackupInput & { task: BackupTask };
+type LookInput = TaskInput & { looks: number };
+type MissingWal = { missing: number; first: string };
 
 /** Names of the segments of a range that tier 1 has not complete. */
 export async function missingWal(
@@ -66,9 +68,16 @@ export function relayOf(
     return ok({ kind: "none" });
   }
 
+  /** Deleted while it was relayed, which is nobody's failure: the task comes once more, finds it gone, and ends. */
+  const goneMeanwhile = ({ backup }: BackupInput): Failure => ({
+    kind: "retryable",
+    code: "KLIO-BACKUP-UNKNOWN",
+    reason: `backup ${backup} is gone from tier 1`,
+  });
+
   async function verifySource(input: BackupInput, signal: AbortSignal): Promise<Outcome<Verification>> {
     const stored = await onTier1(input);
-    if (stored === undefined) return failure("KLIO-BACKUP-UNKNOWN", `backup ${input.backup} is gone from tier 1`);
+    if (stored === undefined) return goneMeanwhile(input);
     if (isFailure(stored)) return stored;
     return parts.repository.verify(stored.snapshots, { percent: SOURCE_PERCENT, signal });
   }
@@ -77,7 +86,7 @@ export function relayOf(
     const opened = openedTier2(parts);
     if (isFailure(opened)) return opened;
     const stored = await onTier1(input);
-    if (stored === undefined) return failure("KLIO-BACKUP-UNKNOWN", `backup ${input.backup} is gone from tier 1`);
+    if (stored === undefined) return goneMeanwhile(input);
     if (isFailure(stored)) return stored;
     const copied = await parts.repository.copyBackupTo(opened.repository, stored, { signal });
     if (copied.kind === "ok")
@@ -92,7 +101,9 @@ export function relayOf(
     if (stored.kind !== "ok") return stored;
     const copied = stored.value.find(({ metadata }) => metadata.name === backup);
     if (copied === undefined)
-      return failure("KLIO-BACKUP-FAILED", `backup ${backup} is not whole on tier 2 after its copy`);
+      return (await onTier1({ cluster, backup })) === undefined
+        ? goneMeanwhile({ cluster, backup })
+        : failure("KLIO-BACKUP-FAILED", `backup ${backup} is not whole on tier 2 after its copy`);
     const started = performance.now();
     const verified = await opened.repository.verify(copied.snapshots, { percent: COPY_PERCENT, signal });
     if (verified.kind === "ok" && verified.value.corrupt.length === 0) {
@@ -127,16 +138,17 @@ export function relayOf(
     return ok(undefined);
   }
 
-  async function findMissing({ cluster, task }: TaskInput): Promise<Outcome<{ missing: number; first: string }>> {
+  async function findMissing({ cluster, backup, task, looks }: LookInput): Promise<Outcome<MissingWal>> {
     const missing = task.range === undefined ? [] : await missingWal(parts.walDirectory, cluster, task.range);
-    return ok({ missing: missing.length, first: missing[0] ?? "" });
+    // The WAL of a backup that was deleted or abandoned may never come. A listing costs more than a look for files.
+    const isGone =
+      missing.length > 0 && looks === 1 && backup !== "" && (await onTier1({ cluster, backup })) === undefined;
+    return ok(isGone ? { missing: 0, first: "" } : { missing: missing.length, first: missing[0] ?? "" });
   }
 
   return backupRelay.provide({
     actors: {
-      findMissingWal: fromPromise<Outcome<{ missing: number; first: string }>, TaskInput>(({ input }) =>
-        guarded(() => findMissing(input)),
-      ),
+      findMissingWal: fromPromise<Outcome<MissingWal>, LookInput>(({ input }) => guarded(() => findMissing(input))),
       chooseBackup: fromPromise<Outcome<Choice>, TaskInput>(({ input }) => guarded(() => choose(input))),
       verifySource: fromPromise<Outcome<Verification>, BackupInput>(({ input, signal }) =>
         guarded(() => verifySource(input, signal)),

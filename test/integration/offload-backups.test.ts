@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { ok } from "../../src/domain/outcome.ts";
 import { TIER2_PIN } from "../../src/domain/snapshots.ts";
 import { backupOf } from "../support/backups.ts";
 import { eventually } from "../support/eventually.ts";
@@ -223,6 +224,25 @@ test("P5: a task that comes late does not bring back the retention policy of its
   await eventually(async () => (await role.admin.failed("backup")).length === 0);
   expect(bench.tier2.stored.map(({ metadata }) => metadata.name)).toEqual(["b2", "b3", "b1"]);
   expect(await role.admin.getRetention("a")).toMatchObject({ tier2: { keepLatest: 5 } });
+});
+
+test("P8: the relay of a backup that is deleted ends, whether it waits for WAL or is under way, and is no failure", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: { ...quick, deferMs: 50 } });
+  await bench.segment("a", wal(1));
+  // The first is gone when its task is looked at, and its WAL never comes; the second goes while it is verified.
+  await role.closeBackup(close("b1", wal(1), wal(2)));
+  await eventually(async () => (await role.admin.pending()).backup === 0);
+  bench.tier1.verify = async () => {
+    bench.tier1.stored = [];
+    return ok({ corrupt: [] });
+  };
+  addBackup(bench, "b2", wal(1), wal(1));
+  await role.closeBackup(close("b2", wal(1), wal(1)));
+  await eventually(async () => (await role.admin.pending()).backup === 0);
+  expect(await role.admin.failed("backup")).toEqual([]);
+  expect(bench.tier2.stored).toEqual([]);
 });
 
 test("KLIO-TIER-MISSING: with tier 1 alone maintenance works, and a backup for tier 2 is told as impossible", async () => {
