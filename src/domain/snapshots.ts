@@ -68,7 +68,7 @@ export interface SnapshotRepository extends AsyncDisposable {
   /** Whole backups, oldest first. Of all clusters: one whose metadata cannot be read is left out, and told in the log. */
   backups(cluster?: string): Promise<Outcome<StoredBackup[]>>;
   /**
-   * Snapshots that no whole backup needs and that no running backup can own: of failed, cancelled and deleted backups at
+   * Snapshots that no whole backup needs and that no running backup or copy can own: of failed, cancelled and deleted backups at
    * once, of killed ones after a day.
    */
   orphans(cluster?: string): Promise<Outcome<SnapshotInfo[]>>;

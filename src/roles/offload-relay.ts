@@ -2,7 +2,7 @@
 import { fromPromise } from "xstate";
 import { listNames } from "../actors/spool/wal-directory.ts";
 import type { BackupTask } from "../domain/offload-task.ts";
-import { type Failure, failure, type Outcome, ok } from "../domain/outcome.ts";
+import { type Failure, type Outcome, ok } from "../domain/outcome.ts";
 import { type StoredBackup, TIER2_PIN } from "../domain/snapshots.ts";
 import { segmentRange } from "../domain/wal-segment.ts";
 import { backupRelay, type Choice, type Verification } from "../machines/backup-relay.machine.ts";
@@ -100,10 +100,12 @@ export function relayOf(
     const stored = await opened.repository.backups(cluster);
     if (stored.kind !== "ok") return stored;
     const copied = stored.value.find(({ metadata }) => metadata.name === backup);
-    if (copied === undefined)
-      return (await onTier1({ cluster, backup })) === undefined
-        ? goneMeanwhile({ cluster, backup })
-        : failure("KLIO-BACKUP-FAILED", `backup ${backup} is not whole on tier 2 after its copy`);
+    if (copied === undefined) {
+      if ((await onTier1({ cluster, backup })) === undefined) return goneMeanwhile({ cluster, backup });
+      // What an earlier copy had left may have been swept while this one passed over it: the next try makes it whole.
+      const reason = `backup ${backup} is not whole on tier 2 after its copy`;
+      return { kind: "retryable", code: "KLIO-BACKUP-FAILED", reason };
+    }
     const started = performance.now();
     const verified = await opened.repository.verify(copied.snapshots, { percent: COPY_PERCENT, signal });
     if (verified.kind === "ok" && verified.value.corrupt.length === 0) {

@@ -60,6 +60,8 @@ type RunOptions = {
   env?: Readonly<Record<string, string>>;
 };
 
+/** No two backups have one. */
+const sourceOf = ({ user, cluster, path }: SnapshotInfo) => `${user}@${cluster}:${path}`;
 const firstStart = ({ snapshots }: StoredBackup) => Math.min(...snapshots.map(({ startTimeMs }) => startTimeMs));
 
 export class KopiaRepository implements SnapshotRepository {
@@ -68,6 +70,8 @@ export class KopiaRepository implements SnapshotRepository {
   private readonly parts: Parts;
   private readonly peer: Peer;
   private readonly metadata: MetadataCache = new Map();
+  /** Sources of what is being copied here now. A copy has the times of its original, so its age says nothing. */
+  private readonly arriving = new Set<string>();
   /** Clusters whose backups could not be read, with what was told of it. */
   private readonly unreadable = new Map<string, string>();
   private readonly watchers = new Set<() => void>();
@@ -172,7 +176,8 @@ export class KopiaRepository implements SnapshotRepository {
     if (backups.kind !== "ok") return backups;
     const whole = new Set(backups.value.flatMap(({ snapshots }) => snapshots.map(({ id }) => id)));
     const isWhole = (run: Parameters<typeof metadataEntry>[0]) => whole.has(metadataEntry(run)?.id ?? "");
-    return ok(orphansOf(entries.value, isWhole, Date.now()));
+    const orphans = orphansOf(entries.value, isWhole, Date.now());
+    return ok(orphans.filter((one) => !this.arriving.has(sourceOf(one))));
   }
 
   verify(snapshots: readonly SnapshotInfo[], options: VerifyOptions): Promise<Outcome<{ corrupt: string[] }>> {
@@ -189,6 +194,20 @@ export class KopiaRepository implements SnapshotRepository {
     if (!(target instanceof KopiaRepository))
       return failure("KLIO-REPOSITORY", `cannot copy to a repository of another kind on ${target.tier}`);
     if (target.readOnly) return failure("KLIO-READ-ONLY", `${target.tier} is read-only`);
+    const sources = backup.snapshots.map(sourceOf);
+    for (const one of sources) target.arriving.add(one);
+    try {
+      return await this.copyTo(target, backup, options);
+    } finally {
+      for (const one of sources) target.arriving.delete(one);
+    }
+  }
+
+  private async copyTo(
+    target: KopiaRepository,
+    backup: StoredBackup,
+    options: CopyOptions,
+  ): Promise<Outcome<{ bytes: number }>> {
     // What is there already is not copied again.
     const swept = await target.removeBroken(backup);
     if (swept.kind !== "ok") return swept;

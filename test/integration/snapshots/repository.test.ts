@@ -2,11 +2,12 @@ import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { deflateRawSync } from "node:zlib";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { runCommand } from "../../../src/actors/process/run-command.ts";
 import { openClusterSnapshots } from "../../../src/actors/snapshots/open-cluster-snapshots.ts";
 import { openSnapshotRepository, probeSnapshotRepository } from "../../../src/actors/snapshots/open-repository.ts";
 import { unwrap } from "../../../src/domain/outcome.ts";
+import { ORPHAN_AGE_MS } from "../../../src/domain/snapshot-catalogue.ts";
 import { USER_PIN } from "../../../src/domain/snapshots.ts";
 import { eventually } from "../../support/eventually.ts";
 import { sampleMetadata, sampleTree, storeSample } from "../../support/sample-backup.ts";
@@ -281,6 +282,28 @@ test("an abandoned backup is no longer listed, and its snapshots and the tombsto
   expect(unwrap(await alpha.list())).toEqual(kept.snapshots);
   // The name is free again.
   expect((await storeSample(alpha, data, sampleMetadata("dropped"))).snapshots).toHaveLength(3);
+});
+
+test("P5: what a copy has made so far is no orphan, however old the backup is; what a broken one left is", async () => {
+  await using dir = await temporaryDirectory();
+  await using server = await startSnapshotServer(join(dir.path, "tier1"));
+  await using alpha = await server.open("alpha");
+  const stored = await storeSample(alpha, sampleTree(dir.path), sampleMetadata("b1"));
+  const options = repositoryOptions(join(dir.path, "tier2"), { tier: "tier2" });
+  await using tier2 = unwrap(await openSnapshotRepository(options));
+  vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 2 * ORPHAN_AGE_MS });
+  try {
+    let isCopying = true;
+    const copied = server.repository.copyBackupTo(tier2, stored).finally(() => {
+      isCopying = false;
+    });
+    while (isCopying) expect(unwrap(await tier2.orphans("alpha"))).toEqual([]);
+    unwrap(await copied);
+    unwrap(await tier2.delete(stored.snapshots.filter(({ content }) => content === "metadata")));
+    expect(unwrap(await tier2.orphans("alpha")).map(({ content }) => content)).toEqual(["pgdata", "controldata"]);
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test("a snapshot that is cancelled is not listed", async () => {
