@@ -2,7 +2,7 @@
 import { fromPromise } from "xstate";
 import { listNames } from "../actors/spool/wal-directory.ts";
 import type { BackupTask } from "../domain/offload-task.ts";
-import { type Failure, type Outcome, ok } from "../domain/outcome.ts";
+import { type Failure, failure, type Outcome, ok } from "../domain/outcome.ts";
 import { type StoredBackup, TIER2_PIN } from "../domain/snapshots.ts";
 import { segmentRange } from "../domain/wal-segment.ts";
 import { backupRelay, type Choice, type Verification } from "../machines/backup-relay.machine.ts";
@@ -82,6 +82,13 @@ export function relayOf(
     return parts.repository.verify(stored.snapshots, { percent: SOURCE_PERCENT, signal });
   }
 
+  /** Of a failed copy it is not known which tier failed it: damage on tier 1 would be tried for ever as an outage of tier 2. */
+  async function damageOf({ snapshots }: StoredBackup, signal: AbortSignal): Promise<Failure | undefined> {
+    const read = await parts.repository.verify(snapshots, { percent: 100, signal });
+    if (read.kind !== "ok" || read.value.corrupt.length === 0) return undefined;
+    return failure("KLIO-BACKUP-CORRUPT", `tier 1: ${read.value.corrupt.slice(0, 3).join("; ")}`);
+  }
+
   async function copy(input: BackupInput, signal: AbortSignal): Promise<Outcome<{ bytes: number }>> {
     const opened = openedTier2(parts);
     if (isFailure(opened)) return opened;
@@ -91,6 +98,7 @@ export function relayOf(
     const copied = await parts.repository.copyBackupTo(opened.repository, stored, { signal });
     if (copied.kind === "ok")
       log.info("relay.copied", `backup ${input.backup} is on tier 2`, { ...input, bytes: copied.value.bytes });
+    else if (copied.code === "KLIO-REPOSITORY-DOWN") return (await damageOf(stored, signal)) ?? copied;
     return copied;
   }
 

@@ -1,10 +1,14 @@
+import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { ok } from "../../src/domain/outcome.ts";
+import { openSnapshotRepository } from "../../src/actors/snapshots/open-repository.ts";
+import { ok, unwrap } from "../../src/domain/outcome.ts";
 import { TIER2_PIN } from "../../src/domain/snapshots.ts";
 import { backupOf } from "../support/backups.ts";
 import { eventually } from "../support/eventually.ts";
 import { type OffloadBench, offloadBench, SEGMENT_BYTES, wal } from "../support/offload-bench.ts";
+import { sampleMetadata, sampleTree, storeSample } from "../support/sample-backup.ts";
+import { repositoryOptions, startSnapshotServer } from "../support/snapshot-server.ts";
 import { temporaryDirectory } from "../support/temporary-directory.ts";
 
 const quick = { probe: { firstMs: 50, limitMs: 200 }, delaysMs: [100] };
@@ -224,6 +228,43 @@ test("P5: a task that comes late does not bring back the retention policy of its
   await eventually(async () => (await role.admin.failed("backup")).length === 0);
   expect(bench.tier2.stored.map(({ metadata }) => metadata.name)).toEqual(["b2", "b3", "b1"]);
   expect(await role.admin.getRetention("a")).toMatchObject({ tier2: { keepLatest: 5 } });
+});
+
+test("KLIO-BACKUP-CORRUPT: a copy that fails because tier 1's backup is damaged says so, and does not pass for an outage of tier 2", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  await using server = await startSnapshotServer(join(directory.path, "tier1"));
+  await using snapshots = await server.open("a");
+  const tier2Options = repositoryOptions(join(directory.path, "tier2"), { tier: "tier2" });
+  await using tier2 = unwrap(await openSnapshotRepository(tier2Options));
+  await storeSample(snapshots, sampleTree(directory.path), sampleMetadata("b1", "a"), TIER2_PIN);
+  const packs = join(directory.path, "tier1/repository");
+  for (const name of readdirSync(packs, { recursive: true, encoding: "utf8" })) {
+    if (!(/(^|\/)p/.test(name) && name.endsWith(".f")) || statSync(join(packs, name)).size < 1 << 20) continue;
+    const bytes = readFileSync(join(packs, name));
+    bytes[bytes.length >> 1]! ^= 1;
+    writeFileSync(join(packs, name), bytes);
+  }
+  const opened = Promise.resolve({ ...bench.parts, repository: tier2 });
+  const role = await bench.start({
+    limits: quick,
+    repository: server.repository,
+    tier2: { prefix: "p", whenOpen: opened },
+  });
+  await bench.segment("a", wal(2));
+  await role.closeBackup(close("b1", wal(2), wal(2)));
+  const [failed] = await eventually(
+    async () => {
+      const list = await role.admin.failed("backup");
+      return list.length === 1 && list;
+    },
+    { timeoutMs: 60_000 },
+  );
+  expect(failed).toMatchObject({
+    code: "KLIO-BACKUP-CORRUPT",
+    error: expect.stringMatching(/^tier 1: .*invalid checksum/),
+  });
+  expect(unwrap(await server.repository.backups("a"))[0]?.snapshots[0]?.pins).toEqual([TIER2_PIN]);
 });
 
 test("P8: the relay of a backup that is deleted ends, whether it waits for WAL or is under way, and is no failure", async () => {
