@@ -40,6 +40,8 @@ export type RetentionDecision = {
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
+/** Clocks of the source and of the server that are right differ by less. */
+const CLOCK_SKEW_MS = HOUR;
 
 function isoWeek(date: Date): string {
   const thursday = new Date(Date.UTC(date.getUTCFullYear(), date.getUTCMonth(), date.getUTCDate()));
@@ -93,16 +95,20 @@ const PERIODS: readonly Period[] = [
 /**
  * What the rules keep of these backups (any order). The newest backup always stays, and when every rule is 0 all do: a
  * policy that keeps nothing is a mistake. Pinned backups stay. A backup whose WAL is not complete takes the place of none
- * that can be restored: what the rules keep of those alone stays, too.
+ * that can be restored: what the rules keep of those alone stays, too. Nor does one that says it began later than now,
+ * because a clock was wrong: as the newest it would expire whatever is taken after it. It stays until then.
  */
 export function decideRetention(
   backups: readonly AgedBackup[],
   rules: RetentionRules,
   nowMs: number,
 ): RetentionDecision {
-  const kept = keptBy(backups, rules, nowMs);
+  const isAhead = ({ startedAtMs }: AgedBackup) => startedAtMs > nowMs + CLOCK_SKEW_MS;
+  const counted = backups.filter((backup) => !isAhead(backup));
+  const kept = keptBy(counted, rules, nowMs);
+  for (const { name } of backups.filter(isAhead)) kept[name] = [...(kept[name] ?? []), "ahead-of-clock"];
   const restorable = keptBy(
-    backups.filter(({ hasWal }) => hasWal),
+    counted.filter(({ hasWal }) => hasWal),
     rules,
     nowMs,
   );
@@ -143,7 +149,8 @@ function keptBy(backups: readonly AgedBackup[], rules: RetentionRules, nowMs: nu
     }
   }
   if (n.recoveryWindowDays > 0) {
-    const begin = nowMs - n.recoveryWindowDays * DAY;
+    // Like the other rules not from now on: a server whose clock jumps ahead would leave one backup.
+    const begin = Math.min(nowMs, newest.stoppedAtMs) - n.recoveryWindowDays * DAY;
     const anchor = newestFirst.find((backup) => backup.stoppedAtMs <= begin);
     for (const backup of newestFirst)
       if (backup.stoppedAtMs > begin || backup === anchor) keep(backup.name, "recovery-window");

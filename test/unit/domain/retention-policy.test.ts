@@ -78,6 +78,20 @@ test("P2: a backup that lacks WAL takes the place of none that can be restored, 
   });
 });
 
+test("P2: no clock expires what the policy keeps: neither a backup's that was ahead, nor the server's", () => {
+  const rules = { ...none, keepLatest: 1, keepDaily: 7 };
+  // Taken while the source's clock was a year ahead: it stands for none of the others, and stays until its time has come.
+  const ahead = backup(-365 * 24);
+  const { kept, expired } = decideRetention([ahead, backup(1), backup(25), backup(26)], rules, NOW);
+  expect(kept).toEqual({ [ahead.name]: ["ahead-of-clock"], h1: ["latest-1", "daily-1"], h25: ["daily-2"] });
+  expect(expired).toEqual(["h26"]);
+  expect(decideRetention([ahead], rules, NOW).expired).toEqual([]);
+  // The server's clock jumps a year ahead: the window still ends with the newest backup.
+  const window = { ...none, recoveryWindowDays: 3 };
+  const backups = [1, 24, 60, 100, 200].map((h) => backup(h));
+  expect(decideRetention(backups, window, NOW + 365 * 24 * HOUR).expired).toEqual(["h200"]);
+});
+
 test("the newest backup always stays; every backup is either kept or expired", () => {
   const rules = fc.record(Object.fromEntries(retentionRuleNames.map((rule) => [rule, fc.integer({ min: 0, max: 5 })])));
   fc.assert(
