@@ -26,12 +26,14 @@ export type Maintenance = {
   stop(): Promise<void>;
 };
 
+const isPinned = ({ snapshots }: Pick<StoredBackup, "snapshots">) => snapshots.some(({ pins }) => pins.length > 0);
+
 function agedBackup({ metadata, snapshots }: StoredBackup, names: ReadonlySet<string>): AgedBackup {
   return {
     name: metadata.name,
     startedAtMs: metadata.startedAt * 1000,
     stoppedAtMs: metadata.stoppedAt * 1000,
-    isPinned: snapshots.some(({ pins }) => pins.length > 0),
+    isPinned: isPinned({ snapshots }),
     hasWal: hasItsWal(metadata, names),
   };
 }
@@ -84,7 +86,8 @@ export function retentionOf(parts: OffloadParts): Maintenance {
     const content = await contentOf(input);
     if (content.kind !== "ok") return content;
     const { repository, backups, orphans } = content.value;
-    const going = backups.filter(({ metadata }) => names.includes(metadata.name));
+    // A person may have pinned one since it was decided about.
+    const going = backups.filter((backup) => names.includes(backup.metadata.name) && !isPinned(backup));
     const snapshots = [...going.flatMap((backup) => backup.snapshots), ...orphans];
     if (snapshots.length > 0) {
       const deleted = await repository.delete(snapshots);

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { openSnapshotRepository } from "../../src/actors/snapshots/open-repository.ts";
+import { walKey } from "../../src/domain/object-key.ts";
 import { ok, unwrap } from "../../src/domain/outcome.ts";
 import { TIER2_PIN } from "../../src/domain/snapshots.ts";
 import { backupOf } from "../support/backups.ts";
@@ -206,6 +207,45 @@ test("P2: closing a backup that stays on tier 1 expires nothing: its sidecar has
   expect(bench.tier1.stored.map(({ metadata }) => metadata.name)).toEqual(["b1", "b2"]);
   const request = { cluster: "a", retentionPolicy: "", traceparent: "" };
   expect(await role.maintainBackups(request)).toMatchObject({ deletedBackups: ["b1"] });
+});
+
+test("P2: a file that tier 2 has with other bytes stays on tier 1, also when the queue has lost its dead letter", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  await bench.s3.objects.put(walKey("p", "a", wal(2)), Buffer.from("of another cluster of this name"));
+  for (const n of [1, 2, 3]) await bench.segment("a", wal(n), false);
+  const role = await bench.start({ limits: quick });
+  await eventually(hasAll(bench, "a", [wal(1), wal(3)]));
+  addBackup(bench, "b3", wal(3), wal(3));
+  const report = await role.admin.reconcile("a");
+  expect(report.clusters).toMatchObject([{ missing: 0, different: [wal(2)] }]);
+  expect(await role.admin.failed("wal")).toEqual([]);
+  expect(role.frontier("a")).toMatchObject({ at: wal(1), missing: [wal(2)] });
+  const request = { cluster: "a", retentionPolicy: "", traceparent: "" };
+  expect(await role.maintainBackups(request)).toMatchObject({ deletedWalFiles: 0 });
+  expect((await bench.store.list("a")).map(({ name }) => name)).toEqual([wal(1), wal(2), wal(3)]);
+});
+
+test("P2: a backup that a person pins while retention decides stays", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  for (const n of [1, 2, 3]) {
+    await bench.segment("a", wal(n));
+    addBackup(bench, `b${n}`, wal(n), wal(n), 1_700_000_000 + n);
+    bench.tier1.stored.at(-1)!.snapshots[0]!.pins = [];
+  }
+  await role.admin.setRetention("a", "tier1", { ...none, keepLatest: 1 });
+  const list = bench.tier1.backups.bind(bench.tier1);
+  bench.tier1.backups = async (cluster) => structuredClone(await list(cluster));
+  let pinned: Promise<unknown> | undefined;
+  bench.tier1.orphans = async () => {
+    pinned ??= role.admin.pinBackup("a", "b1", ["tier1"], true);
+    await pinned;
+    return ok([]);
+  };
+  expect(await role.admin.applyRetention("a", "tier1", false)).toMatchObject({ deletedBackups: ["b2"] });
+  expect(bench.tier1.stored.map(({ metadata }) => metadata.name)).toEqual(["b1", "b3"]);
 });
 
 test("P5: a task that comes late does not bring back the retention policy of its time", async () => {
