@@ -107,9 +107,13 @@ export function relayOf(
     if (isFailure(opened)) return opened;
     const stored = await opened.repository.backups(cluster);
     if (stored.kind !== "ok") return stored;
-    const copied = stored.value.find(({ metadata }) => metadata.name === backup);
+    const source = await onTier1({ cluster, backup });
+    if (source === undefined) return goneMeanwhile({ cluster, backup });
+    if (isFailure(source)) return source;
+    // A name may have been used before, and an older backup of it still lie on tier 2; a path is that of one backup alone.
+    const paths = new Set(source.snapshots.map(({ path }) => path));
+    const copied = stored.value.find(({ snapshots }) => snapshots.some(({ path }) => paths.has(path)));
     if (copied === undefined) {
-      if ((await onTier1({ cluster, backup })) === undefined) return goneMeanwhile({ cluster, backup });
       // What an earlier copy had left may have been swept while this one passed over it: the next try makes it whole.
       const reason = `backup ${backup} is not whole on tier 2 after its copy`;
       return { kind: "retryable", code: "KLIO-BACKUP-FAILED", reason };

@@ -2,64 +2,14 @@ import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { openSnapshotRepository } from "../../src/actors/snapshots/open-repository.ts";
-import { walKey } from "../../src/domain/object-key.ts";
 import { ok, unwrap } from "../../src/domain/outcome.ts";
-import { TIER2_PIN } from "../../src/domain/snapshots.ts";
-import { backupOf } from "../support/backups.ts";
+import { type SnapshotInfo, TIER2_PIN } from "../../src/domain/snapshots.ts";
+import { addBackup, close, hasAll, none, quick } from "../support/closed-backups.ts";
 import { eventually } from "../support/eventually.ts";
-import { type OffloadBench, offloadBench, SEGMENT_BYTES, wal } from "../support/offload-bench.ts";
+import { offloadBench, wal } from "../support/offload-bench.ts";
 import { sampleMetadata, sampleTree, storeSample } from "../support/sample-backup.ts";
 import { repositoryOptions, startSnapshotServer } from "../support/snapshot-server.ts";
 import { temporaryDirectory } from "../support/temporary-directory.ts";
-
-const quick = { probe: { firstMs: 50, limitMs: 200 }, delaysMs: [100] };
-const hasAll = (bench: OffloadBench, cluster: string, names: string[]) => async () => {
-  const held = await bench.names2(cluster);
-  return names.every((name) => held.includes(name));
-};
-
-/** A whole backup of `cluster` in tier 1, pinned for tier 2. */
-function addBackup(bench: OffloadBench, name: string, startWal: string, endWal: string, startedAt = 1_700_000_000) {
-  const metadata = backupOf({
-    name,
-    clusterName: "a",
-    startWal,
-    endWal,
-    segmentSize: SEGMENT_BYTES,
-    backupLabel: "",
-    startedAt,
-    stoppedAt: startedAt + 60,
-  });
-  const snapshot = {
-    id: `${name}-1`,
-    user: "klio",
-    cluster: "a",
-    path: `/${name}`,
-    backup: name,
-    content: "pgdata" as const,
-    startTimeMs: 0,
-    endTimeMs: 0,
-    bytes: 1,
-    files: 1,
-    directories: 1,
-    pins: [TIER2_PIN],
-  };
-  bench.tier1.stored.push({ metadata, snapshots: [snapshot] });
-}
-
-const none = { keepLatest: 0, keepHourly: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepAnnual: 0 };
-
-const close = (backupName: string, startWal: string, endWal: string, tier2RetentionPolicy = "") => ({
-  cluster: "a",
-  backupName,
-  timeline: 1,
-  startWal,
-  endWal,
-  segmentBytes: SEGMENT_BYTES,
-  sendToTier2: true,
-  tier2RetentionPolicy,
-  traceparent: "",
-});
 
 test("a backup closed before its WAL is there waits for it, is relayed and unpinned", async () => {
   await using directory = await temporaryDirectory();
@@ -106,47 +56,6 @@ test("the reconciler relays a pinned backup whose task was lost", async () => {
   await eventually(() => bench.tier2.stored.length === 1);
 });
 
-test("P2: retention on whole backups: the pinned stays, WAL goes up to what is needed and confirmed, a dry run touches nothing", async () => {
-  await using directory = await temporaryDirectory();
-  await using bench = await offloadBench(directory.path);
-  const role = await bench.start({ limits: quick });
-  for (let n = 1; n <= 6; n++) await bench.segment("a", wal(n));
-  await eventually(
-    hasAll(
-      bench,
-      "a",
-      [1, 2, 3, 4, 5, 6].map((n) => wal(n)),
-    ),
-  );
-  await eventually(() => role.admin.reconcile("a"));
-  for (const [i, n] of [1, 3, 5].entries()) {
-    addBackup(bench, `b${n}`, wal(n), wal(n), 1_700_000_000 + i * 86_400);
-    if (n !== 1) bench.tier1.stored.at(-1)!.snapshots[0]!.pins = [];
-  }
-  const policy = JSON.stringify({ ...none, keepLatest: 1 });
-  const request = { cluster: "a", retentionPolicy: policy, traceparent: "" };
-  expect(await role.maintainBackups(request)).toEqual({
-    deletedBackups: ["b3"],
-    deletedOrphans: 0,
-    deletedWalFiles: 0,
-  });
-  bench.tier1.stored[0]!.snapshots[0]!.pins = [];
-  expect(await role.admin.applyRetention("a", "tier1", true)).toMatchObject({
-    deletedBackups: ["b1"],
-    deletedWalFiles: 4,
-  });
-  expect(bench.tier1.stored.length).toBe(2);
-  expect(await role.maintainBackups({ ...request, retentionPolicy: "" })).toEqual({
-    deletedBackups: ["b1"],
-    deletedOrphans: 0,
-    deletedWalFiles: 4,
-  });
-  expect((await bench.store.list("a")).map(({ name }) => name)).toEqual([wal(5), wal(6)]);
-  expect(await role.admin.getRetention("a")).toMatchObject({ tier1: { keepLatest: 1 } });
-  // Tier 2 has no backup and keeps everything; what left tier 1 is not asked for again.
-  expect((await bench.names2("a")).length).toBe(6);
-});
-
 test("P2: the WAL of a backup that is still to reach tier 2 stays there though younger ones have, and is there when it comes", async () => {
   await using directory = await temporaryDirectory();
   await using bench = await offloadBench(directory.path);
@@ -172,80 +81,23 @@ test("P2: the WAL of a backup that is still to reach tier 2 stays there though y
   expect(await bench.names2("a")).toEqual(all);
 });
 
-test("P2: a backup whose WAL has not come expires none that can be restored, on either tier", async () => {
+test("Y1, Y3: the copy that is verified is that of this backup, not an older one of its name", async () => {
   await using directory = await temporaryDirectory();
   await using bench = await offloadBench(directory.path);
   const role = await bench.start({ limits: quick });
   for (const n of [1, 2]) await bench.segment("a", wal(n));
-  await eventually(hasAll(bench, "a", [wal(1), wal(2)]));
-  for (const n of [1, 2]) addBackup(bench, `b${n}`, wal(n), wal(n + 1), 1_700_000_000 + n);
-  for (const { snapshots } of bench.tier1.stored) snapshots[0]!.pins = [];
-  bench.tier2.stored.push(...structuredClone(bench.tier1.stored));
-  for (const tier of ["tier1", "tier2"] as const) {
-    await role.admin.setRetention("a", tier, { ...none, keepLatest: 1 });
-    const report = await role.admin.applyRetention("a", tier, false);
-    expect(report).toMatchObject({ kept: { b1: ["restorable-latest-1"], b2: ["latest-1"] }, deletedWalFiles: 0 });
-  }
-  await bench.segment("a", wal(3));
-  await eventually(hasAll(bench, "a", [wal(3)]));
-  for (const tier of ["tier1", "tier2"] as const)
-    expect(await role.admin.applyRetention("a", tier, false)).toMatchObject({ deletedBackups: ["b1"] });
-});
-
-test("P2: closing a backup that stays on tier 1 expires nothing: its sidecar has yet to verify it", async () => {
-  await using directory = await temporaryDirectory();
-  await using bench = await offloadBench(directory.path);
-  const role = await bench.start({ limits: quick });
-  for (const n of [1, 2]) {
-    await bench.segment("a", wal(n));
-    addBackup(bench, `b${n}`, wal(n), wal(n), 1_700_000_000 + n);
-    bench.tier1.stored.at(-1)!.snapshots[0]!.pins = [];
-  }
-  await role.admin.setRetention("a", "tier1", { ...none, keepLatest: 1 });
-  await role.closeBackup({ ...close("b2", wal(2), wal(2)), sendToTier2: false });
-  await eventually(async () => (await role.admin.pending()).backup === 0);
-  expect(bench.tier1.stored.map(({ metadata }) => metadata.name)).toEqual(["b1", "b2"]);
-  const request = { cluster: "a", retentionPolicy: "", traceparent: "" };
-  expect(await role.maintainBackups(request)).toMatchObject({ deletedBackups: ["b1"] });
-});
-
-test("P2: a file that tier 2 has with other bytes stays on tier 1, also when the queue has lost its dead letter", async () => {
-  await using directory = await temporaryDirectory();
-  await using bench = await offloadBench(directory.path);
-  await bench.s3.objects.put(walKey("p", "a", wal(2)), Buffer.from("of another cluster of this name"));
-  for (const n of [1, 2, 3]) await bench.segment("a", wal(n), false);
-  const role = await bench.start({ limits: quick });
-  await eventually(hasAll(bench, "a", [wal(1), wal(3)]));
-  addBackup(bench, "b3", wal(3), wal(3));
-  const report = await role.admin.reconcile("a");
-  expect(report.clusters).toMatchObject([{ missing: 0, different: [wal(2)] }]);
-  expect(await role.admin.failed("wal")).toEqual([]);
-  expect(role.frontier("a")).toMatchObject({ at: wal(1), missing: [wal(2)] });
-  const request = { cluster: "a", retentionPolicy: "", traceparent: "" };
-  expect(await role.maintainBackups(request)).toMatchObject({ deletedWalFiles: 0 });
-  expect((await bench.store.list("a")).map(({ name }) => name)).toEqual([wal(1), wal(2), wal(3)]);
-});
-
-test("P2: a backup that a person pins while retention decides stays", async () => {
-  await using directory = await temporaryDirectory();
-  await using bench = await offloadBench(directory.path);
-  const role = await bench.start({ limits: quick });
-  for (const n of [1, 2, 3]) {
-    await bench.segment("a", wal(n));
-    addBackup(bench, `b${n}`, wal(n), wal(n), 1_700_000_000 + n);
-    bench.tier1.stored.at(-1)!.snapshots[0]!.pins = [];
-  }
-  await role.admin.setRetention("a", "tier1", { ...none, keepLatest: 1 });
-  const list = bench.tier1.backups.bind(bench.tier1);
-  bench.tier1.backups = async (cluster) => structuredClone(await list(cluster));
-  let pinned: Promise<unknown> | undefined;
-  bench.tier1.orphans = async () => {
-    pinned ??= role.admin.pinBackup("a", "b1", ["tier1"], true);
-    await pinned;
-    return ok([]);
+  addBackup(bench, "b1", wal(1), wal(1));
+  const [old] = bench.tier1.stored.splice(0);
+  bench.tier2.stored.push({ ...old!, snapshots: [{ ...old!.snapshots[0]!, path: "/of-the-deleted-one" }] });
+  const verified: string[] = [];
+  bench.tier2.verify = async (snapshots: readonly SnapshotInfo[]) => {
+    verified.push(...snapshots.map(({ path }) => path));
+    return ok({ corrupt: [] });
   };
-  expect(await role.admin.applyRetention("a", "tier1", false)).toMatchObject({ deletedBackups: ["b2"] });
-  expect(bench.tier1.stored.map(({ metadata }) => metadata.name)).toEqual(["b1", "b3"]);
+  addBackup(bench, "b1", wal(2), wal(2), 1_700_100_000);
+  await role.closeBackup(close("b1", wal(2), wal(2)));
+  await eventually(() => bench.tier1.stored[0]!.snapshots[0]!.pins.length === 0);
+  expect(verified).toEqual(["/b1"]);
 });
 
 test("P5: a task that comes late does not bring back the retention policy of its time", async () => {
@@ -359,30 +211,4 @@ test("KLIO-TIER-MISSING: with tier 1 alone maintenance works, and a backup for t
   expect((await role.admin.pending()).wal).toBe(0);
   await expect(role.admin.reconcile()).rejects.toMatchObject({ code: "KLIO-TIER-MISSING" });
   await role.stop();
-});
-
-test("a stop awaits the maintenance in hand, and lets none begin", async () => {
-  await using directory = await temporaryDirectory();
-  await using bench = await offloadBench(directory.path);
-  const role = await bench.start({ limits: quick });
-  const listing = Promise.withResolvers<void>();
-  let isAsked = false;
-  const backups = bench.tier1.backups.bind(bench.tier1);
-  bench.tier1.backups = async (cluster) => {
-    isAsked = true;
-    await listing.promise;
-    return backups(cluster);
-  };
-  const request = { cluster: "a", retentionPolicy: "", traceparent: "" };
-  const first = role.maintainBackups(request);
-  const second = role.maintainBackups(request);
-  await eventually(() => isAsked);
-  let hasStopped = false;
-  const stopped = role.stop().then(() => {
-    hasStopped = true;
-  });
-  for (const one of [first, second]) await expect(one).rejects.toMatchObject({ code: "KLIO-CANCELLED" });
-  expect(hasStopped).toBe(false);
-  listing.resolve();
-  await stopped;
 });

@@ -41,12 +41,13 @@ export class ListedRepository implements SnapshotRepository {
   async orphans() {
     return ok(this.strays);
   }
-  async verify() {
+  async verify(_snapshots: readonly SnapshotInfo[]) {
     return ok({ corrupt: this.corrupt });
   }
   async copyBackupTo(target: SnapshotRepository, backup: StoredBackup): Promise<Outcome<{ bytes: number }>> {
     const other = target as ListedRepository;
-    if (!other.stored.some(({ metadata }) => metadata.name === backup.metadata.name))
+    const [own] = backup.snapshots;
+    if (!other.stored.some(({ snapshots }) => snapshots[0]?.path === own?.path))
       other.stored.push({ ...backup, snapshots: backup.snapshots.map((one) => ({ ...one, pins: [] })) });
     return ok({ bytes: 1 });
   }
