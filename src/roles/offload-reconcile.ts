@@ -76,8 +76,11 @@ function resender(queue: Queue) {
 /** The reconciler machine with its IO. */
 export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
   const { store, settings, queue, log, tier2 } = parts;
-  /** Stored sizes differ when a file was packed anew on its way; what was checked once is not checked again. */
-  const cleared = new Set<string>();
+  /**
+   * Stored sizes differ when a file was packed anew on its way; what was checked once is not checked again. By cluster, and
+   * only what its last listing had: files come and go for as long as the server lives.
+   */
+  const cleared = new Map<string, ReadonlySet<string>>();
   const letters = resender(parts.queue);
 
   async function clusters(only: string): Promise<Outcome<string[]>> {
@@ -115,15 +118,18 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
   /** `grown`: partial files of which tier 2 has only the beginning. */
   async function lookAt(opened: Tier2Parts, cluster: string, suspicious: readonly Suspicion[]) {
     const found = { different: [] as string[], grown: [] as StoredWal[] };
+    const before = cleared.get(cluster);
+    const same = new Set<string>();
     for (const one of suspicious) {
       const { name, tier1Bytes, tier2Bytes } = one;
-      const key = `${cluster}/${name}/${tier1Bytes}/${tier2Bytes}`;
-      if (cleared.has(key)) continue;
-      const relation = await relationOf(opened, cluster, one);
+      const key = `${name}/${tier1Bytes}/${tier2Bytes}`;
+      const relation = before?.has(key) === true ? "same" : await relationOf(opened, cluster, one);
       if (relation === "different") found.different.push(name);
       else if (relation === "prefix") found.grown.push({ name, storedBytes: tier1Bytes, mtimeMs: 0 });
-      else cleared.add(key);
+      else same.add(key);
     }
+    if (same.size > 0) cleared.set(cluster, same);
+    else cleared.delete(cluster);
     return found;
   }
 

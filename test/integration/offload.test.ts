@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { openObjectStore } from "../../src/actors/s3/object-store.ts";
 import { walKey } from "../../src/domain/object-key.ts";
 import { eventually } from "../support/eventually.ts";
@@ -238,6 +238,33 @@ test("KLIO-S3-CONFLICT: other bytes under the same name are neither replaced nor
   expect(kept.kind === "ok" && kept.value?.bytes).toBe(foreign.length);
   const report = await role.admin.reconcile("a");
   expect(report.clusters[0]).toMatchObject({ cluster: "a", different: [wal(1)], enqueued: 0 });
+});
+
+test("a file that was packed anew for tier 2 is compared once, and again when it is back after it was gone", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const request = { cluster: "a", name: wal(1), segmentBytes: SEGMENT_BYTES, fromOffset: 0, allowForeign: true };
+  const writer = await bench.store.openWriter(request);
+  for (let at = 0; at < SEGMENT_BYTES; at += 8192) {
+    writer.append(Buffer.alloc(8192, at >> 13), at);
+    await writer.durable();
+  }
+  await writer.complete();
+  await writer.close();
+  const role = await bench.start({ limits: quick });
+  role.onStored({ cluster: "a", name: wal(1), sendToTier2: true });
+  await eventually(hasAll(bench, "a", [wal(1)]));
+  const looks = vi.spyOn(bench.store, "exportTo");
+  for (let i = 0; i < 3; i++) await role.admin.reconcile("a");
+  expect(looks).toHaveBeenCalledTimes(1);
+  const { files } = await bench.reader.listAll("a");
+  const list = vi.spyOn(bench.reader, "listAll").mockResolvedValue({ files: [], foreign: [] });
+  await role.admin.reconcile("a");
+  await eventually(async () => (await role.admin.pending()).wal === 0);
+  list.mockResolvedValue({ files, foreign: [] });
+  looks.mockClear();
+  await role.admin.reconcile("a");
+  expect(looks).toHaveBeenCalledTimes(1);
 });
 
 test("a second upload of the same content is no conflict", async () => {
