@@ -82,11 +82,22 @@ export function relayOf(
     return parts.repository.verify(stored.snapshots, { percent: SOURCE_PERCENT, signal });
   }
 
+  /** Backups that a failed copy had read on tier 1 and found sound; through an outage one copy after the other fails. */
+  const sound = new Set<string>();
   /** Of a failed copy it is not known which tier failed it: damage on tier 1 would be tried for ever as an outage of tier 2. */
-  async function damageOf({ snapshots }: StoredBackup, signal: AbortSignal): Promise<Failure | undefined> {
+  async function damageOf(
+    { cluster, backup }: BackupInput,
+    { snapshots }: StoredBackup,
+    signal: AbortSignal,
+  ): Promise<Failure | undefined> {
+    const key = `${cluster}/${backup}`;
+    if (sound.has(key)) return undefined;
     const read = await parts.repository.verify(snapshots, { percent: 100, signal });
-    if (read.kind !== "ok" || read.value.corrupt.length === 0) return undefined;
-    return failure("KLIO-BACKUP-CORRUPT", `tier 1: ${read.value.corrupt.slice(0, 3).join("; ")}`);
+    if (read.kind !== "ok") return undefined;
+    if (read.value.corrupt.length > 0)
+      return failure("KLIO-BACKUP-CORRUPT", `tier 1: ${read.value.corrupt.slice(0, 3).join("; ")}`);
+    sound.add(key);
+    return undefined;
   }
 
   async function copy(input: BackupInput, signal: AbortSignal): Promise<Outcome<{ bytes: number }>> {
@@ -96,9 +107,10 @@ export function relayOf(
     if (stored === undefined) return goneMeanwhile(input);
     if (isFailure(stored)) return stored;
     const copied = await parts.repository.copyBackupTo(opened.repository, stored, { signal });
-    if (copied.kind === "ok")
-      log.info("relay.copied", `backup ${input.backup} is on tier 2`, { ...input, bytes: copied.value.bytes });
-    else if (copied.code === "KLIO-REPOSITORY-DOWN") return (await damageOf(stored, signal)) ?? copied;
+    if (copied.kind !== "ok")
+      return copied.code === "KLIO-REPOSITORY-DOWN" ? ((await damageOf(input, stored, signal)) ?? copied) : copied;
+    sound.delete(`${input.cluster}/${input.backup}`);
+    log.info("relay.copied", `backup ${input.backup} is on tier 2`, { ...input, bytes: copied.value.bytes });
     return copied;
   }
 
@@ -129,6 +141,12 @@ export function relayOf(
         at: Math.floor(Date.now() / 1000),
       };
       await parts.settings.writeRead(cluster, "tier2", "verification", measure);
+    } else if (verified.kind === "ok") {
+      // Tier 1 has the backup and keeps it: what cannot be restored is not left to be taken for a copy of it.
+      const removed = await opened.repository.delete(copied.snapshots);
+      const what = `the copy of backup ${backup} on tier 2 is damaged`;
+      if (removed.kind === "ok") log.warn("relay.corrupt", `${what} and was removed`, { cluster, backup });
+      else log.warn("relay.corrupt", `${what} and cannot be removed: ${removed.reason}`, { cluster, backup });
     }
     return verified;
   }

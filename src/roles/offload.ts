@@ -339,9 +339,10 @@ class Offload implements OffloadRole {
       const heard = actor.on("reconcile.finished", ({ report }) => {
         if (report.round < wanted) return;
         heard.unsubscribe();
+        ended.unsubscribe();
         resolve(report);
       });
-      actor.subscribe({
+      const ended = actor.subscribe({
         complete: () => reject(new KlioError("KLIO-CANCELLED", "the server is stopping")),
         error: reject,
       });

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { openSnapshotRepository } from "../../src/actors/snapshots/open-repository.ts";
-import { ok, unwrap } from "../../src/domain/outcome.ts";
+import { failure, ok, unwrap } from "../../src/domain/outcome.ts";
 import { type SnapshotInfo, TIER2_PIN } from "../../src/domain/snapshots.ts";
 import { addBackup, close, hasAll, none, quick } from "../support/closed-backups.ts";
 import { eventually } from "../support/eventually.ts";
@@ -44,6 +44,7 @@ test("KLIO-BACKUP-CORRUPT: a copy that is damaged is a dead letter, and stays pi
     code: "KLIO-BACKUP-CORRUPT",
     error: "tier 2: base/1/2 cannot be read",
   });
+  expect(bench.tier2.stored).toEqual([]);
   expect(bench.tier1.stored[0]!.snapshots[0]!.pins).toEqual([TIER2_PIN]);
 });
 
@@ -157,6 +158,26 @@ test("KLIO-BACKUP-CORRUPT: a copy that fails because tier 1's backup is damaged 
     error: expect.stringMatching(/^tier 1: .*invalid checksum/),
   });
   expect(unwrap(await server.repository.backups("a"))[0]?.snapshots[0]?.pins).toEqual([TIER2_PIN]);
+});
+
+test("P4: through an outage of tier 2 a backup that waits is read on tier 1 once, not at each try", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const { tier1 } = bench;
+  let [tries, reads] = [0, 0];
+  const copy = tier1.copyBackupTo.bind(tier1);
+  tier1.copyBackupTo = async (...args) =>
+    ++tries < 4 ? failure("KLIO-REPOSITORY-DOWN", "no route to the store") : copy(...args);
+  tier1.verify = async (_, options?: { percent: number }) => {
+    if (options?.percent === 100) reads++;
+    return ok({ corrupt: [] });
+  };
+  const role = await bench.start({ limits: quick });
+  await bench.segment("a", wal(1));
+  addBackup(bench, "b1", wal(1), wal(1));
+  await role.closeBackup(close("b1", wal(1), wal(1)));
+  await eventually(() => bench.tier2.stored.length === 1);
+  expect([tries, reads]).toEqual([4, 1]);
 });
 
 test("P8: the relay of a backup that is deleted ends, whether it waits for WAL or is under way, and is no failure", async () => {
