@@ -31,21 +31,27 @@ export function within(
   return ok(listed.value.filter(isAsked));
 }
 
-/** All entries of Klio, oldest first. */
-export async function readCatalogue(
-  runner: Runner,
-  { incomplete, cluster }: CatalogueScope,
-): Promise<Outcome<CatalogueEntry[]>> {
+/** All entries of Klio, oldest first, as they tell of themselves. */
+export async function listEntries(runner: Runner, incomplete: boolean): Promise<Outcome<CatalogueEntry[]>> {
   const result = await runner.run(["snapshot", "list", "--all", "--json", ...(incomplete ? ["--incomplete"] : [])]);
   if (result.code !== 0) return failureOfCommand(result, runner.peer, "cannot list snapshots");
   try {
     const entries = parseManifests(result.stdout)
       .map(catalogueEntry)
       .filter((entry) => entry !== undefined);
-    return within(ok(entries.toSorted((a, b) => a.startTimeMs - b.startTimeMs)), { incomplete, cluster });
+    return ok(entries.toSorted((a, b) => a.startTimeMs - b.startTimeMs));
   } catch (error) {
     return failureOf(error);
   }
+}
+
+/** What the server lets a cluster's user see is that user's own; what says that it is another cluster's is left out. */
+export async function readOwnCatalogue(
+  runner: Runner,
+  cluster: string,
+  incomplete = false,
+): Promise<Outcome<CatalogueEntry[]>> {
+  return within(await listEntries(runner, incomplete), { incomplete, cluster });
 }
 
 /** Of a snapshot and of its copies, whatever their ids. */
@@ -108,7 +114,8 @@ async function readBackup(runner: Runner, run: Run, cache: MetadataCache): Promi
   try {
     const metadata = await metadataOf(runner, entry, cache);
     if (metadata.kind !== "ok") return metadata;
-    return ok(wholeBackup(run, metadata.value));
+    // They are the client's own words; whose the backup is, the server knows.
+    return ok(wholeBackup(run, { ...metadata.value, clusterName: run.cluster }));
   } catch (error) {
     const { code, reason } = failureOf(error);
     return failure(code, `metadata of backup ${run.backup} of ${run.cluster}: ${reason}`);

@@ -14,7 +14,7 @@ import type {
   VerifyOptions,
 } from "../../domain/snapshots.ts";
 import type { CommandResult } from "../process/run-command.ts";
-import { type MetadataCache, type Runner, readBackups, readCatalogue, stillStored } from "./catalogue.ts";
+import { type MetadataCache, type Runner, readBackups, readOwnCatalogue, stillStored } from "./catalogue.ts";
 import { failureOfCommand } from "./classify.ts";
 import { formatDescription } from "./description.ts";
 import { type Kopia, runKopia } from "./kopia.ts";
@@ -65,12 +65,12 @@ export class KopiaClusterSnapshots implements ClusterSnapshots {
   }
 
   async list(): Promise<Outcome<SnapshotInfo[]>> {
-    const entries = await readCatalogue(this.runner, { incomplete: false });
+    const entries = await readOwnCatalogue(this.runner, this.cluster);
     return entries.kind === "ok" ? ok(entries.value.map(snapshotInfo)) : entries;
   }
 
   async backups(): Promise<Outcome<StoredBackup[]>> {
-    const entries = await readCatalogue(this.runner, { incomplete: false });
+    const entries = await readOwnCatalogue(this.runner, this.cluster);
     return entries.kind === "ok" ? readBackups(this.runner, entries.value, this.metadata) : entries;
   }
 
@@ -138,7 +138,7 @@ export class KopiaClusterSnapshots implements ClusterSnapshots {
   }
 
   async abandon(backup: string): Promise<Outcome<void>> {
-    const entries = await readCatalogue(this.runner, { incomplete: true, cluster: this.cluster });
+    const entries = await readOwnCatalogue(this.runner, this.cluster, true);
     if (entries.kind !== "ok") return entries;
     const { runs, tombstones } = runsOf(entries.value.filter((entry) => entry.backup === backup));
     const buried = new Set([...tombstones.values()].flat().map((stone) => stone.description.of));
@@ -180,7 +180,7 @@ export class KopiaClusterSnapshots implements ClusterSnapshots {
     let result = await this.restoreId(snapshot.id, destination, options);
     // An id that is not found may have been replaced since it was listed; nothing was written then.
     if (!result.aborted && /not found/.test(result.stderr)) {
-      const entries = await readCatalogue(this.runner, { incomplete: false });
+      const entries = await readOwnCatalogue(this.runner, this.cluster);
       if (entries.kind !== "ok") return entries;
       const [current] = stillStored(entries.value, [snapshot]);
       if (current !== undefined && current.id !== snapshot.id)
@@ -220,7 +220,7 @@ export class KopiaClusterSnapshots implements ClusterSnapshots {
 
   verify(snapshots: readonly SnapshotInfo[], options: VerifyOptions): Promise<Outcome<{ corrupt: string[] }>> {
     const run: VerifyRun = (args, more) => this.run(args, more);
-    const list = () => readCatalogue(this.runner, { incomplete: false });
+    const list = () => readOwnCatalogue(this.runner, this.cluster);
     return verifySnapshots({ run, list, peer: "server" }, snapshots, options);
   }
 

@@ -28,6 +28,16 @@ export function brokenCopies(entries: readonly CatalogueEntry[], originals: read
   });
 }
 
+/** All that a copy keeps of its original and that nobody else can know of another's. */
+export function isCopyOf(copy: CatalogueEntry, original: CatalogueEntry): boolean {
+  return (
+    lastingKey(copy) === lastingKey(original) &&
+    copy.endTimeMs === original.endTimeMs &&
+    copy.backup === original.backup &&
+    copy.content === original.content
+  );
+}
+
 /**
  * A connection file with its password beside it, where the program looks for the password of a connection other than its
  * own. For the time of one copy: the caller removes both.

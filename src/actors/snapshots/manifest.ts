@@ -38,6 +38,24 @@ export function parseManifests(stdout: string): Manifest[] {
   }
 }
 
+/** What a snapshot was stored for, as the repository's server compared it with its user. */
+export type SnapshotLabels = { user: string; cluster: string; path: string };
+
+/** By snapshot, what `manifest list` prints. Throws KLIO-REPOSITORY. */
+export function parseLabels(stdout: string): Map<string, SnapshotLabels> {
+  try {
+    const values = JSON.parse(stdout) as { id: string; labels: Record<string, string> }[];
+    return new Map(
+      values.map(({ id, labels: { username = "", hostname = "", path = "" } }) => [
+        id,
+        { user: username, cluster: hostname, path },
+      ]),
+    );
+  } catch (cause) {
+    throw new KlioError("KLIO-REPOSITORY", "the repository program printed something other than labels", { cause });
+  }
+}
+
 /** The entry of a snapshot of ours; undefined for any other. */
 export function catalogueEntry(manifest: Manifest): CatalogueEntry | undefined {
   const description = parseDescription(manifest.description ?? "");

@@ -13,18 +13,11 @@ import type {
   VerifyOptions,
 } from "../../domain/snapshots.ts";
 import type { CommandResult } from "../process/run-command.ts";
-import {
-  type CatalogueScope,
-  type MetadataCache,
-  type Runner,
-  readBackups,
-  readCatalogue,
-  stillStored,
-  within,
-} from "./catalogue.ts";
+import { type CatalogueScope, type MetadataCache, type Runner, readBackups, stillStored, within } from "./catalogue.ts";
 import { failureOfCommand, type Peer } from "./classify.ts";
-import { borrowConnection, brokenCopies, copySnapshots } from "./copy-backup.ts";
+import { borrowConnection, brokenCopies, copySnapshots, isCopyOf } from "./copy-backup.ts";
 import { type Kopia, kopiaEnvironment, runKopia } from "./kopia.ts";
+import { type LabelledCatalogue, LabelledListing } from "./labelled-catalogue.ts";
 import { type RepositoryUsers, repositoryUser } from "./repository-user.ts";
 import { SharedListing } from "./shared-listing.ts";
 import { type SnapshotStorage, storageEnvironment, storagePeer } from "./storage.ts";
@@ -75,7 +68,7 @@ export class KopiaRepository implements SnapshotRepository {
   /** Clusters whose backups could not be read, with what was told of it. */
   private readonly unreadable = new Map<string, string>();
   private readonly watchers = new Set<() => void>();
-  private readonly listing = new SharedListing(() => readCatalogue(this.runner, { incomplete: true }));
+  private readonly listing: SharedListing<Outcome<LabelledCatalogue>>;
   private served: Served | undefined;
 
   constructor(parts: Parts) {
@@ -83,6 +76,8 @@ export class KopiaRepository implements SnapshotRepository {
     this.readOnly = parts.readOnly;
     this.parts = parts;
     this.peer = storagePeer(parts.storage);
+    const labelled = new LabelledListing(this.runner, parts.kopia.log);
+    this.listing = new SharedListing(() => labelled.read());
   }
 
   /** What a server of this repository is started with; the caller passes on what it learned of the running one. */
@@ -137,7 +132,8 @@ export class KopiaRepository implements SnapshotRepository {
   }
 
   private async entries(scope: CatalogueScope): Promise<Outcome<CatalogueEntry[]>> {
-    return within(await this.listing.read(), scope);
+    const listed = await this.listing.read();
+    return listed.kind === "ok" ? within(ok(listed.value.entries), scope) : listed;
   }
 
   async list(): Promise<Outcome<SnapshotInfo[]>> {
@@ -211,6 +207,8 @@ export class KopiaRepository implements SnapshotRepository {
     // What is there already is not copied again.
     const swept = await target.removeBroken(backup);
     if (swept.kind !== "ok") return swept;
+    const trusted = await this.refuseMislabelled(target, backup);
+    if (trusted.kind !== "ok") return trusted;
     const source = await borrowConnection(this.parts.configs.cold, this.parts.passPhrase);
     try {
       const copied = await copySnapshots(
@@ -220,6 +218,9 @@ export class KopiaRepository implements SnapshotRepository {
         backup,
         options,
       );
+      // Also one that was stored while the copy began.
+      const still = await this.refuseMislabelled(target, backup);
+      if (still.kind !== "ok") return still;
       if (copied.kind !== "ok") return copied;
       const removed = await target.removeBroken(backup);
       if (removed.kind !== "ok") return removed;
@@ -233,6 +234,27 @@ export class KopiaRepository implements SnapshotRepository {
     } finally {
       await source.remove();
     }
+  }
+
+  /**
+   * The program copies what is labelled with the backup's places, and stores the copy for whom it says that it is of: one that
+   * names another cluster would be that cluster's on the target. What came there so is removed.
+   */
+  private async refuseMislabelled(target: KopiaRepository, backup: StoredBackup): Promise<Outcome<void>> {
+    const listed = await this.listing.read();
+    if (listed.kind !== "ok") return listed;
+    const owners = new Set(backup.snapshots.map(({ user, cluster }) => `${user}@${cluster}`));
+    const lies = listed.value.mislabelled.filter(({ owner }) => owners.has(owner));
+    if (lies[0] === undefined) return ok(undefined);
+    const there = await target.entries({ incomplete: true });
+    if (there.kind !== "ok") return there;
+    const copies = there.value.filter((entry) => lies.some(({ says }) => isCopyOf(entry, says)));
+    const deleted = copies.length === 0 ? ok(undefined) : await target.delete(copies);
+    if (deleted.kind !== "ok") return deleted;
+    return failure(
+      "KLIO-BACKUP-FAILED",
+      `backup ${backup.metadata.name} is not copied: ${lies[0].owner} stored snapshot ${lies[0].says.id}, which says that it is of another source`,
+    );
   }
 
   /** How many copies of the backup's snapshots held something else and went, the metadata first. */
