@@ -170,18 +170,22 @@ export const serverOptions: readonly OptionSpec[] = [
   ),
 ];
 
-const retention = (tier: "tier1" | "tier2"): OptionSpec[] =>
-  (["latest", "hourly", "daily", "weekly", "monthly", "annual"] as const).map((rule) =>
-    option(
-      `${tier}_retention.keep_${rule}`,
-      integer(0, 1_000_000),
-      "0 to 1000000",
-      `Backups kept on ${tier.replace("tier", "tier ")} by the rule "${rule}"; 0 switches the rule off.`,
-      {
-        ...(tier === "tier1" && { aliases: [`retention.keep_${rule}`] }),
-      },
-    ),
+const retention = (tier: "tier1" | "tier2"): OptionSpec[] => {
+  const on = tier.replace("tier", "tier ");
+  const rules = (["latest", "hourly", "daily", "weekly", "monthly", "annual"] as const).map((rule) => ({
+    key: `keep_${rule}`,
+    help: `Backups kept on ${on} by the rule "${rule}"; 0 switches the rule off.`,
+  }));
+  const window = {
+    key: "recovery_window_days",
+    help: `Any point of the last so many days stays recoverable from ${on}; 0 switches the rule off. Unset: as \`klio retention set\` has it.`,
+  };
+  return [...rules, window].map(({ key, help }) =>
+    option(`${tier}_retention.${key}`, integer(0, 1_000_000), "0 to 1000000", help, {
+      ...(tier === "tier1" && { aliases: [`retention.${key}`] }),
+    }),
   );
+};
 
 export const clientOptions: readonly OptionSpec[] = [
   option("source.dsn", text, "connection string with replication=yes", "Replication connection to PostgreSQL.", {

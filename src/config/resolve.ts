@@ -1,6 +1,7 @@
 // From a YAML file and the environment to a configuration: environment over file over default, an empty variable is an unset
 // one. Pure: gets the texts, gives the configuration or all faults at once.
 import { parseDocument, visit } from "yaml";
+import type { RetentionRule } from "../domain/retention-policy.ts";
 import { errorText, KlioError } from "../errors.ts";
 import type {
   ClientConfig,
@@ -63,6 +64,16 @@ function readFileValues(text: string | undefined, faults: Fault[]): Map<string, 
 
 /** A URL may be refused because there is a password in it. */
 const shown = (raw: unknown) => JSON.stringify(raw).replaceAll(/\/\/[^\s/@]*@/g, "//(secret)@");
+
+const retentionKeys: Readonly<Record<RetentionRule, string>> = {
+  keepLatest: "keep_latest",
+  keepHourly: "keep_hourly",
+  keepDaily: "keep_daily",
+  keepWeekly: "keep_weekly",
+  keepMonthly: "keep_monthly",
+  keepAnnual: "keep_annual",
+  recoveryWindowDays: "recovery_window_days",
+};
 
 /** Values by key, defaults applied; `isDue` says for which keys a missing value is a fault. */
 function readOptions(
@@ -334,9 +345,9 @@ export function resolveClientConfig(
   const wal = tls("wal");
   const rules = (tier: string) =>
     Object.fromEntries(
-      (["Latest", "Hourly", "Daily", "Weekly", "Monthly", "Annual"] as const).flatMap((rule) => {
-        const key = `${tier}_retention.keep_${rule.toLowerCase()}`;
-        return v.has(key) ? [[`keep${rule}`, v.number(key)] as const] : [];
+      Object.entries(retentionKeys).flatMap(([rule, name]) => {
+        const key = `${tier}_retention.${name}`;
+        return v.has(key) ? [[rule, v.number(key)] as const] : [];
       }),
     );
   const source: SourceConfig | undefined =

@@ -31,6 +31,13 @@ export function backupDesk(parts: OffloadParts, maintain: Maintain): BackupDesk 
       return undefined;
     }
   };
+  /** A recovery window that was set stays when a peer's policy says nothing of one: older peers know none. */
+  const keepPolicy = async (cluster: string, key: "tier1Retention" | "tier2Retention", policy: RetentionRules) => {
+    const { recoveryWindowDays } = (await settings.read(cluster))[key] ?? {};
+    await settings.write(cluster, {
+      [key]: { ...(recoveryWindowDays !== undefined && { recoveryWindowDays }), ...policy },
+    });
+  };
   const send = (message: BackupMessage, traceparent: string) => {
     const name = message.backupName ?? "";
     // Without a name each task stands for what waits at its time, so none is a repetition.
@@ -57,7 +64,7 @@ export function backupDesk(parts: OffloadParts, maintain: Maintain): BackupDesk 
       // peer, which names none, asks for nothing more.
       if (backupName === "" || (sendToTier2 && !queued.has(key))) {
         // Now, not when its task's turn comes: tasks may be late, repeated and out of order (P5).
-        if (policy !== undefined && sendToTier2) await settings.write(cluster, { tier2Retention: policy });
+        if (policy !== undefined && sendToTier2) await keepPolicy(cluster, "tier2Retention", policy);
         const message: BackupMessage = {
           clusterName: cluster,
           startWal,
@@ -80,7 +87,7 @@ export function backupDesk(parts: OffloadParts, maintain: Maintain): BackupDesk 
     },
     async maintainBackups({ cluster, retentionPolicy }) {
       const rules = policyOf(cluster, retentionPolicy);
-      if (rules !== undefined) await settings.write(cluster, { tier1Retention: rules });
+      if (rules !== undefined) await keepPolicy(cluster, "tier1Retention", rules);
       const { deletedBackups, deletedOrphans, deletedWalFiles } = unwrap(await maintain(cluster, "tier1", false));
       return { deletedBackups, deletedOrphans, deletedWalFiles };
     },

@@ -47,6 +47,28 @@ test("P2: retention on whole backups: the pinned stays, WAL goes up to what is n
   expect((await bench.names2("a")).length).toBe(6);
 });
 
+test("P2: a recovery window that was set on the server outlives the policy of a sidecar that says nothing of one", async () => {
+  await using directory = await temporaryDirectory();
+  await using bench = await offloadBench(directory.path);
+  const role = await bench.start({ limits: quick });
+  await bench.segment("a", wal(1));
+  for (const tier of ["tier1", "tier2"] as const)
+    await role.admin.setRetention("a", tier, { keepLatest: 5, recoveryWindowDays: 30 });
+  const closed = close("b1", wal(1), wal(1));
+  for (const [policy, expected] of [
+    [{ keepLatest: 2 }, { keepLatest: 2, recoveryWindowDays: 30 }],
+    [
+      { keepLatest: 2, recoveryWindowDays: 0 },
+      { keepLatest: 2, recoveryWindowDays: 0 },
+    ],
+  ]) {
+    const text = JSON.stringify(policy);
+    await role.maintainBackups({ cluster: "a", retentionPolicy: text, traceparent: "" });
+    await role.closeBackup({ ...closed, backupName: `b-${text.length}`, tier2RetentionPolicy: text });
+    expect(await role.admin.getRetention("a")).toEqual({ tier1: expected, tier2: expected });
+  }
+});
+
 test("P2: a backup whose WAL has not come expires none that can be restored, on either tier", async () => {
   await using directory = await temporaryDirectory();
   await using bench = await offloadBench(directory.path);

@@ -246,7 +246,11 @@ test("unknown keys are told, not refused", () => {
 
 test("a client configuration; sections only where a command needs them", () => {
   const { config } = resolveClientConfig(
-    stringify({ ...client, tier1_retention: { keep_latest: 3 }, tier2_retention: { keep_daily: 0 } }),
+    stringify({
+      ...client,
+      tier1_retention: { keep_latest: 3 },
+      tier2_retention: { keep_daily: 0, recovery_window_days: 14 },
+    }),
     {},
     all,
     "f",
@@ -257,7 +261,7 @@ test("a client configuration; sections only where a command needs them", () => {
     wal: { address: "server:52000" },
     base: { url: "https://server:51515" },
     tier1Retention: { keepLatest: 3 },
-    tier2Retention: { keepDaily: 0 },
+    tier2Retention: { keepDaily: 0, recoveryWindowDays: 14 },
     walPrefetch: { count: 2, maxConcurrentDownloads: 4 },
     tier2BackupEnabled: false,
   });
