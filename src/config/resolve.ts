@@ -62,8 +62,8 @@ function readFileValues(text: string | undefined, faults: Fault[]): Map<string, 
   return values;
 }
 
-/** A URL may be refused because there is a password in it. */
-const shown = (raw: unknown) => JSON.stringify(raw).replaceAll(/\/\/[^\s/@]*@/g, "//(secret)@");
+/** A URL, or one of several, may be refused because there is a password in it, which may have any character. */
+const shown = (raw: unknown) => JSON.stringify(raw).replaceAll(/\/\/(?:(?!,\s*[a-z]+:\/\/).)*@/gi, "//(secret)@");
 
 const retentionKeys: Readonly<Record<RetentionRule, string>> = {
   keepLatest: "keep_latest",

@@ -177,7 +177,9 @@ test("an endpoint with a path is refused: only one half of tier 2 would heed it;
     resolveS3Config(stringify({ tier2: { s3: { ...server.tier2.s3, endpoint } } }), {}, "f");
   for (const endpoint of ["https://s3.example.com", "http://127.0.0.1:9000/", "https://[::1]:9000"])
     expect(at(endpoint)().config.endpoint).toBe(endpoint);
-  for (const endpoint of ["https://gw.example.com/s3", "https://h/?a=b", "https://h#x", "https://key:geheim@h"]) {
+  for (const endpoint of ["https://gw.example.com/s3", "https://h/?a=b", "https://h#x", "https://key:geheim@h"].concat(
+    ["/geheim", "@geheim", " geheim", "#geheim", '"geheim', ",geheim"].map((rest) => `https://key:geheim${rest}@h`),
+  )) {
     const { message } = faultsOf(at(endpoint));
     expect(message).toMatch(
       /tier2\.s3\.endpoint = .*: must be http:\/\/ or https:\/\/ URL without user, path or query/,
