@@ -281,6 +281,23 @@ test("KLIO-S3-REFUSED: a list that goes on, the store does not say where, is not
   expect(await store.objects.find("a")).toMatchObject({ kind: "ok", value: { key: "a" } });
 });
 
+test("a list that does not say whether it goes on, but where, is read to its end", async () => {
+  const page = (n: number, more: string) =>
+    `<ListBucketResult><Name>b</Name><Contents><Key>${n}</Key><Size>1</Size></Contents>${more}</ListBucketResult>`;
+  const server = createServer((request, response) => {
+    const isSecond = request.url?.includes("continuation-token=t") === true;
+    response.end(isSecond ? page(2, "") : page(1, "<NextContinuationToken>t</NextContinuationToken>"));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const keys = { accessKeyId: "a", secretAccessKey: "b" };
+  const objects = openObjectStore({ bucketName: "bucket", region: "us-east-1", endpoint, ...keys });
+  expect(await objects.list("")).toMatchObject({ kind: "ok", value: [{ key: "1" }, { key: "2" }] });
+  objects.close();
+  server.closeAllConnections();
+  server.close();
+});
+
 test("on a store without conditional writes we look first", async () => {
   await using store = await answering(501, {}, errorBody("NotImplemented"));
   await store.objects.put("x", Buffer.from("x"), absent);

@@ -64,8 +64,10 @@ export function openObjectStore(settings: S3Settings): ObjectStore {
         if (page.IsTruncated === undefined && page.Name === undefined && page.Contents === undefined)
           return failure("KLIO-S3-DOWN", `cannot list ${bucket}/${request.prefix}: the answer is no list`);
         onPage(page);
-        token = page.IsTruncated && request.limit === undefined ? page.NextContinuationToken : undefined;
-        if (page.IsTruncated && request.limit === undefined && token === undefined)
+        // Stores that leave out whether it goes on say at least where.
+        const goesOn = page.IsTruncated ?? page.NextContinuationToken !== undefined;
+        token = goesOn && request.limit === undefined ? page.NextContinuationToken : undefined;
+        if (goesOn && request.limit === undefined && token === undefined)
           return failure(
             "KLIO-S3-REFUSED",
             `cannot list ${bucket}/${request.prefix}: the list goes on, and the store does not say where`,
