@@ -54,10 +54,12 @@ export async function needsOfTier2(
   { repository }: Tier2Parts,
   cluster: string,
 ): Promise<Outcome<BackupMetadata[]>> {
+  // Those first: one that arrives in between is in both lists, never in neither.
+  const waiting = await waitingForTier2(parts, cluster);
+  if (waiting.kind !== "ok") return waiting;
   const stored = await repository.backups(cluster);
   if (stored.kind !== "ok" || stored.value.length === 0) return stored.kind === "ok" ? ok([]) : stored;
-  const waiting = await waitingForTier2(parts, cluster);
-  return waiting.kind === "ok" ? ok([...stored.value, ...waiting.value].map(({ metadata }) => metadata)) : waiting;
+  return ok([...stored.value, ...waiting.value].map(({ metadata }) => metadata));
 }
 
 export function isFailure(value: object): value is Failure {

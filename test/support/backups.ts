@@ -1,4 +1,5 @@
 import type { BackupMetadata } from "../../src/domain/backup-metadata.ts";
+import type { SnapshotInfo } from "../../src/domain/snapshots.ts";
 
 /** Metadata of a backup, with values of its own where a test cares. */
 export function backupOf(values: Partial<BackupMetadata> = {}): BackupMetadata {
@@ -20,6 +21,25 @@ export function backupOf(values: Partial<BackupMetadata> = {}): BackupMetadata {
     annotations: {},
     startedAt: 1_700_000_000,
     stoppedAt: 1_700_000_060,
+    ...values,
+  };
+}
+
+/** A snapshot of backup `b1` of cluster `a`, with values of its own where a test cares. */
+export function partOf(values: Partial<SnapshotInfo> = {}): SnapshotInfo {
+  return {
+    id: "s1",
+    user: "klio",
+    cluster: "a",
+    path: "/run/b1/pgdata",
+    backup: "b1",
+    content: "pgdata",
+    startTimeMs: 1,
+    endTimeMs: 2,
+    bytes: 10,
+    files: 1,
+    directories: 1,
+    pins: [],
     ...values,
   };
 }
