@@ -29,6 +29,7 @@ const MAX_TASKS = 5_000;
 const STALE_UPLOAD_MS = 24 * 3_600_000;
 
 type Suspicion = TierDifference["suspicious"][number];
+const keyOf = ({ name, tier1Bytes, tier2Bytes }: Suspicion) => `${name}/${tier1Bytes}/${tier2Bytes}`;
 
 export type ReconcileHooks = {
   /** How tier 2's file relates to tier 1's of the same name, by their contents. */
@@ -119,17 +120,18 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
   async function lookAt(opened: Tier2Parts, cluster: string, suspicious: readonly Suspicion[]) {
     const found = { different: [] as string[], grown: [] as StoredWal[] };
     const before = cleared.get(cluster);
-    const same = new Set<string>();
+    const same = new Set(suspicious.map(keyOf).filter((key) => before?.has(key)));
+    // From now on, not at the end: thousands may have to be read, and are not read again when one of the last cannot be.
+    if (suspicious.length > 0) cleared.set(cluster, same);
+    else cleared.delete(cluster);
     for (const one of suspicious) {
-      const { name, tier1Bytes, tier2Bytes } = one;
-      const key = `${name}/${tier1Bytes}/${tier2Bytes}`;
-      const relation = before?.has(key) === true ? "same" : await relationOf(opened, cluster, one);
+      const { name, tier1Bytes } = one;
+      if (same.has(keyOf(one))) continue;
+      const relation = await relationOf(opened, cluster, one);
       if (relation === "different") found.different.push(name);
       else if (relation === "prefix") found.grown.push({ name, storedBytes: tier1Bytes, mtimeMs: 0 });
-      else same.add(key);
+      else same.add(keyOf(one));
     }
-    if (same.size > 0) cleared.set(cluster, same);
-    else cleared.delete(cluster);
     return found;
   }
 
