@@ -99,8 +99,12 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
     return needs.kind === "ok" ? decideWalPruning({ names: [], backups: needs.value, bounds: [] }).first : "";
   }
 
-  /** How the contents of a file that both tiers have relate, seen from tier 2. */
-  async function relationOf(opened: Tier2Parts, cluster: string, { name, tier2Bytes }: Suspicion): Promise<Relation> {
+  /** How the contents of a file that both tiers have relate, seen from tier 2; `damaged`: tier 1's has none. */
+  async function relationOf(
+    opened: Tier2Parts,
+    cluster: string,
+    { name, tier2Bytes }: Suspicion,
+  ): Promise<Relation | "damaged"> {
     if (name.endsWith(".partial")) {
       const relation = await hooks.relationOf(cluster, name);
       return relation === "gone" ? "prefix" : relation === "alone" ? "same" : relation;
@@ -111,14 +115,14 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
       return exported === undefined || exported.bytes === tier2Bytes ? "same" : "different";
     } catch (error) {
       // One bad file must not keep the cluster's others from being compared.
-      if (error instanceof KlioError && error.code === "KLIO-WAL-DAMAGED") return "different";
+      if (error instanceof KlioError && error.code === "KLIO-WAL-DAMAGED") return "damaged";
       throw error;
     }
   }
 
   /** `grown`: partial files of which tier 2 has only the beginning. */
   async function lookAt(opened: Tier2Parts, cluster: string, suspicious: readonly Suspicion[]) {
-    const found = { different: [] as string[], grown: [] as StoredWal[] };
+    const found = { different: [] as string[], damaged: [] as string[], grown: [] as StoredWal[] };
     const before = cleared.get(cluster);
     const same = new Set(suspicious.map(keyOf).filter((key) => before?.has(key)));
     // From now on, not at the end: thousands may have to be read, and are not read again when one of the last cannot be.
@@ -128,7 +132,7 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
       const { name, tier1Bytes } = one;
       if (same.has(keyOf(one))) continue;
       const relation = await relationOf(opened, cluster, one);
-      if (relation === "different") found.different.push(name);
+      if (relation === "different" || relation === "damaged") found[relation].push(name);
       else if (relation === "prefix") found.grown.push({ name, storedBytes: tier1Bytes, mtimeMs: 0 });
       else same.add(keyOf(one));
     }
@@ -152,9 +156,9 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
       floor: await floorOf(opened, cluster),
     });
     const held = there.files.map(({ name }) => name);
-    const { different, grown } = await lookAt(opened, cluster, difference.suspicious);
+    const { different, damaged, grown } = await lookAt(opened, cluster, difference.suspicious);
     const missing = [...difference.missing, ...grown];
-    // What tier 2 has with other bytes it lacks: tier 1 must keep the file.
+    // What tier 2 has with other bytes it lacks: tier 1 must keep the file. Of a damaged one there is nothing to keep for it.
     const differing = new Set(different);
     const lacking = [...missing.map(({ name }) => name), ...different].toSorted();
     hooks.listed(
@@ -182,7 +186,7 @@ export function reconcilerOf(parts: OffloadParts, hooks: ReconcileHooks) {
       missing: missing.length,
       names: toSend.map(({ name, storedBytes }) => ({ name, bytes: storedBytes })),
       stalePartials: difference.stalePartials,
-      different,
+      different: [...different, ...damaged].toSorted(),
       foreign: difference.foreign,
       backups: backups.value,
     });

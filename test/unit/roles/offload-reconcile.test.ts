@@ -68,3 +68,12 @@ test("what a comparison that failed had read is not read again in the next one",
   expect(looks).toEqual([wal(1), wal(2), wal(3), wal(4), wal(4)]);
   expect(tiers.listings).toHaveLength(1);
 });
+
+test("a file that is damaged on tier 1 does not hold the frontier, one with other bytes does", async () => {
+  using tiers = comparison((name) => {
+    if (name === wal(2)) throw new KlioError("KLIO-WAL-DAMAGED", "it has no footer");
+    return { bytes: name === wal(3) ? 49 : 50 };
+  });
+  await tiers.round(true);
+  expect(tiers.listings[0]).toEqual({ missing: [wal(3)], held: [wal(1), wal(2), wal(4)] });
+});
