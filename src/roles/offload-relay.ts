@@ -3,7 +3,7 @@ import { fromPromise } from "xstate";
 import { listNames } from "../actors/spool/wal-directory.ts";
 import type { BackupTask } from "../domain/offload-task.ts";
 import { type Failure, failure, type Outcome, ok } from "../domain/outcome.ts";
-import { type StoredBackup, TIER2_PIN } from "../domain/snapshots.ts";
+import { type StoredBackup, TIER2_PIN, type VerifyOptions } from "../domain/snapshots.ts";
 import { segmentRange } from "../domain/wal-segment.ts";
 import { backupRelay, type Choice, type Verification } from "../machines/backup-relay.machine.ts";
 import { guarded, isFailure, type OffloadParts, openedTier2, waitingForTier2 } from "./offload-parts.ts";
@@ -79,23 +79,27 @@ export function relayOf(
     const stored = await onTier1(input);
     if (stored === undefined) return goneMeanwhile(input);
     if (isFailure(stored)) return stored;
-    return parts.repository.verify(stored.snapshots, { percent: SOURCE_PERCENT, signal });
+    return read(input, stored, { percent: SOURCE_PERCENT, signal });
+  }
+
+  /** Reads tier 1's. */
+  async function read(input: BackupInput, { snapshots }: StoredBackup, options: VerifyOptions) {
+    const verified = await parts.repository.verify(snapshots, options);
+    if (verified.kind !== "ok" || verified.value.corrupt.length === 0) return verified;
+    // What was deleted since it was listed is told as damage, too.
+    return (await onTier1(input)) === undefined ? goneMeanwhile(input) : verified;
   }
 
   /** Backups that a failed copy had read on tier 1 and found sound; through an outage one copy after the other fails. */
   const sound = new Set<string>();
   /** Of a failed copy it is not known which tier failed it: damage on tier 1 would be tried for ever as an outage of tier 2. */
-  async function damageOf(
-    { cluster, backup }: BackupInput,
-    { snapshots }: StoredBackup,
-    signal: AbortSignal,
-  ): Promise<Failure | undefined> {
-    const key = `${cluster}/${backup}`;
+  async function damageOf(input: BackupInput, stored: StoredBackup, signal: AbortSignal): Promise<Failure | undefined> {
+    const key = `${input.cluster}/${input.backup}`;
     if (sound.has(key)) return undefined;
-    const read = await parts.repository.verify(snapshots, { percent: 100, signal });
-    if (read.kind !== "ok") return undefined;
-    if (read.value.corrupt.length > 0)
-      return failure("KLIO-BACKUP-CORRUPT", `tier 1: ${read.value.corrupt.slice(0, 3).join("; ")}`);
+    const verified = await read(input, stored, { percent: 100, signal });
+    if (verified.kind !== "ok") return undefined;
+    if (verified.value.corrupt.length > 0)
+      return failure("KLIO-BACKUP-CORRUPT", `tier 1: ${verified.value.corrupt.slice(0, 3).join("; ")}`);
     sound.add(key);
     return undefined;
   }
