@@ -50,6 +50,7 @@ export function relayOf(
     if (backup === "") return expand(cluster);
     const stored = await onTier1({ cluster, backup });
     if (stored === undefined) {
+      for (const known of [sound, soundCopies]) known.delete(`${cluster}/${backup}`);
       log.info("relay.gone", `backup ${backup} is no longer on tier 1`, { cluster, backup });
       return ok({ kind: "none" });
     }
@@ -118,6 +119,9 @@ export function relayOf(
     return copied;
   }
 
+  /** Ids of the snapshots of copies that were read and found sound: whatever fails behind it is tried again without that. */
+  const soundCopies = new Map<string, string>();
+
   async function verifyCopy({ cluster, backup }: BackupInput, signal: AbortSignal): Promise<Outcome<Verification>> {
     const opened = openedTier2(parts);
     if (isFailure(opened)) return opened;
@@ -134,6 +138,11 @@ export function relayOf(
       const reason = `backup ${backup} is not whole on tier 2 after its copy`;
       return { kind: "retryable", code: "KLIO-BACKUP-FAILED", reason };
     }
+    const ids = copied.snapshots
+      .map(({ id }) => id)
+      .toSorted()
+      .join();
+    if (soundCopies.get(`${cluster}/${backup}`) === ids) return ok({ corrupt: [] });
     const started = performance.now();
     const verified = await opened.repository.verify(copied.snapshots, { percent: COPY_PERCENT, signal });
     if (verified.kind === "ok" && verified.value.corrupt.length === 0) {
@@ -144,6 +153,7 @@ export function relayOf(
         seconds: (performance.now() - started) / 1000,
         at: Math.floor(Date.now() / 1000),
       };
+      soundCopies.set(`${cluster}/${backup}`, ids);
       await parts.settings.writeRead(cluster, "tier2", "verification", measure);
     } else if (verified.kind === "ok") {
       // Tier 1 has the backup and keeps it: what cannot be restored is not left to be taken for a copy of it.
@@ -162,10 +172,11 @@ export function relayOf(
 
   async function unpin(input: BackupInput): Promise<Outcome<void>> {
     const stored = await onTier1(input);
-    if (stored === undefined) return ok(undefined);
-    if (isFailure(stored)) return stored;
-    const pinned = stored.snapshots.filter(({ pins }) => pins.includes(TIER2_PIN));
-    return pinned.length === 0 ? ok(undefined) : parts.repository.unpin(pinned, TIER2_PIN);
+    if (stored !== undefined && isFailure(stored)) return stored;
+    const pinned = stored?.snapshots.filter(({ pins }) => pins.includes(TIER2_PIN)) ?? [];
+    const unpinned = pinned.length === 0 ? ok(undefined) : await parts.repository.unpin(pinned, TIER2_PIN);
+    if (unpinned.kind === "ok") soundCopies.delete(`${input.cluster}/${input.backup}`);
+    return unpinned;
   }
 
   async function maintainTier1(cluster: string): Promise<Outcome<void>> {

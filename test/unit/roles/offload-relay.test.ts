@@ -1,8 +1,8 @@
-// The relay over repositories in memory: what comes of a try that failed.
+// The relay over repositories in memory: what a failed try has found out is not found out again.
 import { expect, test } from "vitest";
 import { createActor, toPromise } from "xstate";
 import type { OffloadTask } from "../../../src/domain/offload-task.ts";
-import { ok } from "../../../src/domain/outcome.ts";
+import { failure, ok } from "../../../src/domain/outcome.ts";
 import { TIER2_PIN } from "../../../src/domain/snapshots.ts";
 import type { OffloadParts } from "../../../src/roles/offload-parts.ts";
 import { relayOf } from "../../../src/roles/offload-relay.ts";
@@ -39,8 +39,28 @@ function waitingBackup() {
     const machine = relayOf(parts, maintain, async () => ok(undefined));
     return () => toPromise(createActor(machine, { input: { task } }).start());
   };
-  return { tier1, relayWith };
+  return { tier1, tier2, relayWith };
 }
+
+test("a copy that was read and found sound is not read again because what comes after it failed", async () => {
+  const { tier1, tier2, relayWith } = waitingBackup();
+  let [reads, tries] = [0, 0];
+  tier2.verify = async () => {
+    reads++;
+    return ok({ corrupt: [] });
+  };
+  const relay = relayWith(async (_, tier) =>
+    tier === "tier2" && ++tries < 3 ? failure("KLIO-S3-CREDENTIALS", "may not delete") : ok(report),
+  );
+  const denied = { kind: "failed", code: "KLIO-S3-CREDENTIALS" };
+  expect(await relay()).toMatchObject(denied);
+  expect(await relay()).toMatchObject(denied);
+  expect([reads, tries]).toEqual([1, 2]);
+  tier2.stored[0]!.snapshots[0]!.id = "s2"; // another one, which nobody has read
+  expect(await relay()).toMatchObject({ kind: "done" });
+  expect([reads, tries]).toEqual([2, 3]);
+  expect(tier1.stored[0]?.snapshots[0]?.pins).toEqual([]);
+});
 
 test("P8: snapshots that were deleted before they could be read are no damage", async () => {
   const { tier1, relayWith } = waitingBackup();
