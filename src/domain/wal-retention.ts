@@ -21,7 +21,8 @@ export function hasItsWal(
   names: ReadonlySet<string>,
 ): boolean {
   try {
-    return segmentRange(startWal, endWal, segmentSize).every((name) => names.has(name));
+    // Not more of them than there are files: the range is what a cluster's user says, and may have a million.
+    return segmentRange(startWal, endWal, segmentSize, names.size).every((name) => names.has(name));
   } catch (error) {
     if (error instanceof KlioError) return false;
     throw error;
