@@ -57,6 +57,7 @@ export function adminOf(
   const requireKnown = async (cluster: string) => {
     if ((await parts.store.clusters()).includes(cluster)) return;
     const opened = openedTier2(parts);
+    if (isFailure(opened) && parts.tier2.isWanted) throw new KlioError(opened.code, opened.reason); // it may be known there
     if (!isFailure(opened) && (await opened.reader.clusters()).includes(cluster)) return;
     throw new KlioError("KLIO-CLUSTER-UNKNOWN", `nothing is stored of a cluster ${cluster}`);
   };
