@@ -115,7 +115,7 @@ export function decideRetention(
   for (const [name, reasons] of Object.entries(restorable))
     if (kept[name]?.length === 0) kept[name].push(...reasons.map((reason) => `restorable-${reason}`));
   const expired = backups
-    .toSorted((a, b) => -newestFirstOrder(a, b))
+    .toSorted((a, b) => newestFirstOrder(b, a))
     .map(({ name }) => name)
     .filter((name) => kept[name]?.length === 0);
   for (const name of expired) delete kept[name];

@@ -7,7 +7,7 @@ import { openObjectStore } from "../../src/actors/s3/object-store.ts";
 import { openTier2WalReader } from "../../src/actors/s3/tier2-wal-reader.ts";
 import { walKey } from "../../src/domain/object-key.ts";
 import { readOnlyAdmin } from "../../src/roles/offload-admin.ts";
-import { backupOf } from "../support/backups.ts";
+import { backupOf, partOf } from "../support/backups.ts";
 import { eventually } from "../support/eventually.ts";
 import { klio } from "../support/klio-cli.ts";
 import { ListedRepository, offloadBench, wal } from "../support/offload-bench.ts";
@@ -116,22 +116,7 @@ test("klio admin: backups of both tiers are merged, and deleted where asked", as
   const role = await bench.start({ limits: quick });
   const backup = (id: string) => ({
     metadata: backupOf({ name: "b1", clusterName: "a", startLsn: "18446744073709551615" }),
-    snapshots: [
-      {
-        id,
-        user: "klio",
-        cluster: "a",
-        path: "/x",
-        backup: "b1",
-        content: "pgdata" as const,
-        startTimeMs: 0,
-        endTimeMs: 0,
-        bytes: 1,
-        files: 1,
-        directories: 1,
-        pins: [],
-      },
-    ],
+    snapshots: [partOf({ id })],
   });
   await bench.segment("a", wal(1));
   bench.tier1.stored.push(backup("1"));

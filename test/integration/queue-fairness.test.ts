@@ -73,16 +73,21 @@ test("a cluster has its share ahead and no more; what the queue hands out itself
   source.actor.stop();
 });
 
-test("a task taken ahead that fails is put off, counts its tries, and is buried with its reason", async () => {
-  await using directory = await temporaryDirectory();
-  await using server = await startQueue(directory.path, testLog());
-  const { queue } = server;
+/** A task of `b` that is found behind those of `a`, which fill all the room; `of(n)`: when it comes for the n-th time. */
+async function takenAhead(queue: Queue) {
   await publish(queue, "a", 100);
   const source = listenToTasks(queue, "wal", testLog(), 20, 10);
   source.command({ type: "room.changed", room: 20 });
   await eventually(() => source.tasks().length >= 20);
   await publish(queue, "b", 1);
-  const of = (n: number) => eventually(() => source.tasks().filter(({ cluster }) => cluster === "b")[n]);
+  return { source, of: (n: number) => eventually(() => source.tasks().filter(({ cluster }) => cluster === "b")[n]) };
+}
+
+test("a task taken ahead that fails is put off, counts its tries, and is buried with its reason", async () => {
+  await using directory = await temporaryDirectory();
+  await using server = await startQueue(directory.path, testLog());
+  const { queue } = server;
+  const { source, of } = await takenAhead(queue);
   const first = await of(0);
   const failedAt = Date.now();
   source.command({ type: "task.delayed", id: first.id, delayMs: 1_500 });
@@ -102,12 +107,7 @@ test("a task taken ahead that is put off comes again in time, though the clock w
   await using directory = await temporaryDirectory();
   await using server = await startQueue(directory.path, testLog());
   const { queue } = server;
-  await publish(queue, "a", 100);
-  const source = listenToTasks(queue, "wal", testLog(), 20, 10);
-  source.command({ type: "room.changed", room: 20 });
-  await eventually(() => source.tasks().length >= 20);
-  await publish(queue, "b", 1);
-  const of = (n: number) => eventually(() => source.tasks().filter(({ cluster }) => cluster === "b")[n]);
+  const { source, of } = await takenAhead(queue);
   const { id } = await of(0);
   source.command({ type: "task.delayed", id, delayMs: 500 });
   const now = Date.now.bind(Date);

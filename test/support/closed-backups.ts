@@ -1,6 +1,6 @@
 // Backups for an offload bench: as a sidecar stores them on tier 1, pinned for tier 2, and as it closes them.
 import { TIER2_PIN } from "../../src/domain/snapshots.ts";
-import { backupOf } from "./backups.ts";
+import { backupOf, partOf } from "./backups.ts";
 import { type OffloadBench, SEGMENT_BYTES } from "./offload-bench.ts";
 
 export const quick = { probe: { firstMs: 50, limitMs: 200 }, delaysMs: [100] };
@@ -27,20 +27,7 @@ export function addBackup(
     startedAt,
     stoppedAt: startedAt + 60,
   });
-  const snapshot = {
-    id: `${name}-1`,
-    user: "klio",
-    cluster: "a",
-    path: `/${name}`,
-    backup: name,
-    content: "pgdata" as const,
-    startTimeMs: 0,
-    endTimeMs: 0,
-    bytes: 1,
-    files: 1,
-    directories: 1,
-    pins: [TIER2_PIN],
-  };
+  const snapshot = partOf({ id: `${name}-1`, path: `/${name}`, backup: name, pins: [TIER2_PIN] });
   bench.tier1.stored.push({ metadata, snapshots: [snapshot] });
 }
 

@@ -54,8 +54,12 @@ export async function readOwnCatalogue(
   return within(await listEntries(runner, incomplete), { incomplete, cluster });
 }
 
+/** As the program writes it. No two backups have one. */
+export const sourceOf = ({ user, cluster, path }: Pick<SnapshotInfo, "user" | "cluster" | "path">) =>
+  `${user}@${cluster}:${path}`;
+
 /** Of a snapshot and of its copies, whatever their ids. */
-export const lastingKey = (one: SnapshotInfo) => `${one.user}@${one.cluster}:${one.path} ${one.startTimeMs}`;
+export const lastingKey = (one: SnapshotInfo) => `${sourceOf(one)} ${one.startTimeMs}`;
 
 /** Those of the snapshots that are still stored, under the ids that they have now: taking a pin off gives them new ones. */
 export function stillStored(entries: readonly CatalogueEntry[], snapshots: readonly SnapshotInfo[]): SnapshotInfo[] {

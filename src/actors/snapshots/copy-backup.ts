@@ -6,7 +6,7 @@ import { failure, type Outcome, ok } from "../../domain/outcome.ts";
 import type { CatalogueEntry } from "../../domain/snapshot-catalogue.ts";
 import type { CopyOptions, SnapshotInfo, StoredBackup } from "../../domain/snapshots.ts";
 import type { CommandResult } from "../process/run-command.ts";
-import { lastingKey } from "./catalogue.ts";
+import { lastingKey, sourceOf } from "./catalogue.ts";
 import { failureOfCommand, type Peer } from "./classify.ts";
 import { parseProgress } from "./progress.ts";
 
@@ -89,7 +89,7 @@ export async function copySnapshots(
         "snapshot",
         "migrate",
         `--source-config=${sourceConfig}`,
-        ...group.map(({ user, cluster, path }) => `--sources=${user}@${cluster}:${path}`),
+        ...group.map((one) => `--sources=${sourceOf(one)}`),
         "--no-policies",
         "--progress",
         "--progress-update-interval=1s",

@@ -13,7 +13,15 @@ import type {
   VerifyOptions,
 } from "../../domain/snapshots.ts";
 import type { CommandResult } from "../process/run-command.ts";
-import { type CatalogueScope, type MetadataCache, type Runner, readBackups, stillStored, within } from "./catalogue.ts";
+import {
+  type CatalogueScope,
+  type MetadataCache,
+  type Runner,
+  readBackups,
+  sourceOf,
+  stillStored,
+  within,
+} from "./catalogue.ts";
 import { failureOfCommand, type Peer } from "./classify.ts";
 import { borrowConnection, brokenCopies, copySnapshots, isCopyOf } from "./copy-backup.ts";
 import { type Kopia, kopiaEnvironment, runKopia } from "./kopia.ts";
@@ -53,8 +61,6 @@ type RunOptions = {
   env?: Readonly<Record<string, string>>;
 };
 
-/** No two backups have one. */
-const sourceOf = ({ user, cluster, path }: SnapshotInfo) => `${user}@${cluster}:${path}`;
 const firstStart = ({ snapshots }: StoredBackup) => Math.min(...snapshots.map(({ startTimeMs }) => startTimeMs));
 
 export class KopiaRepository implements SnapshotRepository {

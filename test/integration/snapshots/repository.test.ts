@@ -11,7 +11,7 @@ import { ORPHAN_AGE_MS } from "../../../src/domain/snapshot-catalogue.ts";
 import { USER_PIN } from "../../../src/domain/snapshots.ts";
 import { eventually } from "../../support/eventually.ts";
 import { sampleMetadata, sampleTree, storeSample } from "../../support/sample-backup.ts";
-import { kopia, repositoryOptions, startSnapshotServer } from "../../support/snapshot-server.ts";
+import { kopia, repositoryOptions, type SnapshotServer, startSnapshotServer } from "../../support/snapshot-server.ts";
 import { temporaryDirectory } from "../../support/temporary-directory.ts";
 import { testLog } from "../../support/test-log.ts";
 
@@ -159,25 +159,14 @@ test("a snapshot that is gone counts as damage; a server that is gone does not",
   });
 });
 
-test("P6: a cluster's user sees, reads and removes nothing of another cluster", async () => {
-  await using dir = await temporaryDirectory();
-  await using server = await startSnapshotServer(dir.path, { clusters: ["alpha", "beta"] });
-  await using alpha = await server.open("alpha");
-  await using beta = await server.open("beta");
-  const stored = await storeSample(alpha, sampleTree(dir.path), sampleMetadata("b1"));
-  expect(unwrap(await beta.list())).toEqual([]);
-  expect(unwrap(await beta.backups())).toEqual([]);
-  expect((await beta.restore(stored.snapshots[0]!, join(dir.path, "stolen"))).kind).not.toBe("ok");
-  expect(existsSync(join(dir.path, "stolen/PG_VERSION"))).toBe(false);
-  expect(unwrap(await beta.abandon("b1"))).toBeUndefined();
-  expect(unwrap(await alpha.backups())).toEqual([stored]);
-  // The raw program with beta's password, as somebody who does not play by our rules.
+/** The program with beta's password, as somebody who does not play by our rules. */
+async function rawProgram(server: SnapshotServer, directory: string) {
   const access = unwrap(await server.repository.clusterAccess("klio", "beta"));
-  const raw = async (args: string[]) =>
+  const raw = (args: string[]) =>
     runCommand({
       command: kopia,
-      args: [...args, `--config-file=${dir.path}/raw.config`, "--disable-file-logging"],
-      env: { HOME: dir.path, KOPIA_PASSWORD: access.password, KOPIA_CHECK_FOR_UPDATES: "false" },
+      args: [...args, `--config-file=${directory}/raw.config`, "--disable-file-logging"],
+      env: { HOME: directory, KOPIA_PASSWORD: access.password, KOPIA_CHECK_FOR_UPDATES: "false" },
     });
   const connect = (user: string, host: string) =>
     raw([
@@ -190,6 +179,22 @@ test("P6: a cluster's user sees, reads and removes nothing of another cluster", 
       `--override-hostname=${host}`,
       "--no-persist-credentials",
     ]);
+  return { raw, connect };
+}
+
+test("P6: a cluster's user sees, reads and removes nothing of another cluster", async () => {
+  await using dir = await temporaryDirectory();
+  await using server = await startSnapshotServer(dir.path, { clusters: ["alpha", "beta"] });
+  await using alpha = await server.open("alpha");
+  await using beta = await server.open("beta");
+  const stored = await storeSample(alpha, sampleTree(dir.path), sampleMetadata("b1"));
+  expect(unwrap(await beta.list())).toEqual([]);
+  expect(unwrap(await beta.backups())).toEqual([]);
+  expect((await beta.restore(stored.snapshots[0]!, join(dir.path, "stolen"))).kind).not.toBe("ok");
+  expect(existsSync(join(dir.path, "stolen/PG_VERSION"))).toBe(false);
+  expect(unwrap(await beta.abandon("b1"))).toBeUndefined();
+  expect(unwrap(await alpha.backups())).toEqual([stored]);
+  const { raw, connect } = await rawProgram(server, dir.path);
   expect((await connect("klio", "beta")).code).toBe(0);
   for (const { id } of stored.snapshots) {
     expect((await raw(["snapshot", "delete", "--delete", id])).code).not.toBe(0);
@@ -206,17 +211,8 @@ test("P11: whatever a cluster's user writes into a description, the other cluste
   await using server = await startSnapshotServer(dir.path, { clusters: ["alpha", "beta"] });
   await using alpha = await server.open("alpha");
   const stored = await storeSample(alpha, sampleTree(dir.path), sampleMetadata("b1"));
-  // The raw program with beta's password, as somebody who does not play by our rules.
-  const access = unwrap(await server.repository.clusterAccess("klio", "beta"));
-  const raw = async (args: string[]) =>
-    runCommand({
-      command: kopia,
-      args: [...args, `--config-file=${dir.path}/raw.config`, "--disable-file-logging"],
-      env: { HOME: dir.path, KOPIA_PASSWORD: access.password, KOPIA_CHECK_FOR_UPDATES: "false" },
-    });
-  const fingerprint = `--server-cert-fingerprint=${access.fingerprint}`;
-  const own = ["--override-username=klio", "--override-hostname=beta", "--no-persist-credentials"];
-  await raw(["repository", "connect", "server", `--url=${server.url}`, fingerprint, ...own]);
+  const { raw, connect } = await rawProgram(server, dir.path);
+  await connect("klio", "beta");
   const packed = (value: unknown) => deflateRawSync(JSON.stringify(value)).toString("base64url");
   const some = { name: "x", clusterName: "beta", startWal: "1", endWal: "1", startLsn: "1", endLsn: "1" };
   for (const metadata of ["garbage", packed("{"), packed([]), packed(some)]) {

@@ -1,7 +1,6 @@
 import { expect, test } from "vitest";
 import { createActor, fromPromise, SimulatedClock, toPromise } from "xstate";
 import { getShortestPaths } from "xstate/graph";
-import type { BackupTask, OffloadTask } from "../../../src/domain/offload-task.ts";
 import { failure, type Outcome, ok } from "../../../src/domain/outcome.ts";
 import {
   backupRelay,
@@ -11,21 +10,11 @@ import {
   type Verification,
 } from "../../../src/machines/backup-relay.machine.ts";
 import { settle } from "../../support/eventually.ts";
+import { relayTask } from "../../support/relay-task.ts";
 import { checkTransitionTable, stateName } from "../../support/transition-table.ts";
 
 const range = { startWal: "000000010000000000000001", endWal: "000000010000000000000002", segmentBytes: 16 << 20 };
-const taskOf = (backup: BackupTask): OffloadTask => ({
-  id: 1,
-  cluster: "a",
-  name: "b1",
-  bytes: 0,
-  deliveries: 1,
-  traceparent: "",
-  deadLetter: 0,
-  spread: 0,
-  backup,
-});
-const wanted = taskOf({ sendToTier2: true, range });
+const wanted = relayTask({ sendToTier2: true, range });
 const sound = ok<Verification>({ corrupt: [] });
 const corrupt = ok<Verification>({ corrupt: ["base/1 is damaged", "base/2", "base/3", "base/4"] });
 const down = failure("KLIO-REPOSITORY-DOWN", "no answer");
@@ -130,7 +119,7 @@ test("Y4: missing WAL is looked for again and again, then the relay is deferred,
 
 test("Y5: tier 1's maintenance follows every relay and fails none; without tier 2 it is all that is done", async () => {
   expect(await toPromise(relay({ maintained: down }).actor)).toMatchObject({ kind: "done" });
-  const local = relay({}, taskOf({ sendToTier2: false, range }));
+  const local = relay({}, relayTask({ sendToTier2: false, range }));
   expect(await toPromise(local.actor)).toMatchObject({ kind: "done" });
   expect(local.calls).toEqual(["look", "maintain"]);
   expect(local.facts).toEqual([]);
@@ -157,7 +146,7 @@ test("Y6: a stop in mid copy leaves no verdict", async () => {
 });
 
 test("a task without a WAL range (of an older peer) goes on at once", async () => {
-  const { actor, calls } = relay({}, taskOf({ sendToTier2: true }));
+  const { actor, calls } = relay({}, relayTask({ sendToTier2: true }));
   await toPromise(actor);
   expect(calls[0]).toBe("choose");
 });

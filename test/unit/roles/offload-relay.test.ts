@@ -1,7 +1,6 @@
 // The relay over repositories in memory: what a failed try has found out is not found out again.
 import { expect, test } from "vitest";
 import { createActor, toPromise } from "xstate";
-import type { OffloadTask } from "../../../src/domain/offload-task.ts";
 import { failure, ok } from "../../../src/domain/outcome.ts";
 import { TIER2_PIN } from "../../../src/domain/snapshots.ts";
 import type { OffloadParts } from "../../../src/roles/offload-parts.ts";
@@ -9,6 +8,7 @@ import { relayOf } from "../../../src/roles/offload-relay.ts";
 import type { Maintain } from "../../../src/roles/offload-retention.ts";
 import { backupOf, partOf } from "../../support/backups.ts";
 import { ListedRepository } from "../../support/offload-bench.ts";
+import { relayTask } from "../../support/relay-task.ts";
 import { testLog } from "../../support/test-log.ts";
 
 const report = { kept: {}, deletedBackups: [], deletedOrphans: 0, deletedWalFiles: 0, firstWal: "", heldBy: "" };
@@ -24,17 +24,7 @@ function waitingBackup() {
     settings: { read: async () => ({}), writeRead: async () => undefined },
     log: testLog(),
   } as unknown as OffloadParts;
-  const task: OffloadTask = {
-    id: 1,
-    cluster: "a",
-    name: "b1",
-    bytes: 0,
-    deliveries: 1,
-    traceparent: "",
-    deadLetter: 0,
-    spread: 0,
-    backup: { sendToTier2: true },
-  };
+  const task = relayTask({ sendToTier2: true });
   const relayWith = (maintain: Maintain) => {
     const machine = relayOf(parts, maintain, async () => ok(undefined));
     return () => toPromise(createActor(machine, { input: { task } }).start());
